@@ -1,0 +1,79 @@
+"""EDM preconditioning (Karras et al. 2022, arXiv 2206.00364, section 5 and Table 1, column "Ours")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.networks.adm_unet import DhariwalUNet
+from models.networks.edm_layers import UNetTrunk
+from models.networks.song_unet import SongUNet
+
+UNETS: Mapping[str, Callable[..., UNetTrunk]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
+
+
+class EDMPrecond(nn.Module):
+    """The denoiser D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (Eq. 7).
+
+    Args:
+        img_resolution, img_channels: geometry of the image.
+        label_dim: number of classes; 0 for an unconditional model.
+        sigma_data: standard deviation of the data.
+        model_type: `SongUNet` (DDPM++ and NCSN++) or `DhariwalUNet` (ADM).
+        unet: further arguments of the U-Net.
+    """
+
+    def __init__(
+        self,
+        img_resolution: int,
+        img_channels: int,
+        label_dim: int = 0,
+        sigma_data: float = 0.5,
+        model_type: str = "DhariwalUNet",
+        **unet: Any,
+    ) -> None:
+        super().__init__()
+        self.img_resolution = img_resolution
+        self.img_channels = img_channels
+        self.label_dim = label_dim
+        self.sigma_data = sigma_data
+        if model_type not in UNETS:
+            raise ValueError(f"unknown model_type {model_type!r}; known: {', '.join(UNETS)}")
+        self.model = UNETS[model_type](
+            img_resolution=img_resolution,
+            in_channels=img_channels,
+            out_channels=img_channels,
+            label_dim=label_dim,
+            **unet,
+        )
+
+    def forward(
+        self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, augment: Tensor | None = None
+    ) -> Tensor:
+        """Denoise.
+
+        Args:
+            x: (B, C, H, W), data plus noise of standard deviation sigma.
+            sigma: (B,) or a scalar.
+            labels: (B, label_dim) one-hot floats; None means no label, all zeros.
+            augment: (B, augment_dim) augmentation labels; None means none.
+
+        Returns:
+            The denoised estimate (B, C, H, W), float32.
+        """
+        x = x.float()
+        sigma = sigma.float().reshape(-1, 1, 1, 1)
+        if not self.label_dim:
+            labels = None
+        elif labels is None:
+            labels = torch.zeros(1, self.label_dim, device=x.device)
+        variance = sigma**2 + self.sigma_data**2
+        c_skip = self.sigma_data**2 / variance
+        c_out = sigma * self.sigma_data / variance.sqrt()
+        c_in = 1 / variance.sqrt()
+        c_noise = sigma.log().flatten() / 4
+        raw = self.model(c_in * x, c_noise, labels, augment)
+        return c_skip * x + c_out * raw.float()
