@@ -1,0 +1,117 @@
+"""One layer of the VAR transformer: self-attention and MLP, both modulated by the class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MODULATIONS = 6
+MAX_LOG_SCALE = math.log(100)
+
+KeyValueUpdate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Takes the new tokens' keys and values, returns those to attend to; all (B, heads, tokens, head_dim)."""
+
+
+def adaptive_projection(embed_dim: int, outputs: int) -> nn.Sequential:
+    """Return the map from a class embedding to `outputs` modulation vectors, all in one (B, outputs * C)."""
+    return nn.Sequential(nn.SiLU(), nn.Linear(embed_dim, outputs * embed_dim))
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention, by default over unit-length queries and keys.
+
+    With `attn_l2_norm` queries and keys are L2-normalised in float32 and each head's queries multiplied by
+    exp(min(scale_mul, ln 100)), so that attention is a cosine with a learned temperature (Tian et al. 2024,
+    arXiv 2404.02905, Appendix A; Henry et al. 2020, arXiv 2010.04245). Without it the scale is
+    0.25 / sqrt(head_dim). Queries and values have a bias, keys none.
+    """
+
+    zero_k_bias: Tensor
+
+    def __init__(self, embed_dim: int, num_heads: int, attn_l2_norm: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attn_l2_norm = attn_l2_norm
+        self.scale = 1.0 if attn_l2_norm else 0.25 / math.sqrt(embed_dim // num_heads)
+        if attn_l2_norm:
+            self.scale_mul_1H11 = nn.Parameter(torch.full((1, num_heads, 1, 1), math.log(4)))
+        self.mat_qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(embed_dim))
+        self.v_bias = nn.Parameter(torch.zeros(embed_dim))
+        self.register_buffer("zero_k_bias", torch.zeros(embed_dim))
+        self.proj = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, update: KeyValueUpdate | None = None) -> Tensor:
+        """Attend within `x` (B, L, C), or to all that `update` returns; `mask` (1, 1, L, L) is added."""
+        batch, length, width = x.shape
+        bias = torch.cat((self.q_bias, self.zero_k_bias, self.v_bias))
+        qkv = F.linear(x, self.mat_qkv.weight, bias).view(batch, length, 3, self.num_heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        if self.attn_l2_norm:
+            temperature = self.scale_mul_1H11.float().clamp_max(MAX_LOG_SCALE).exp()
+            q = (F.normalize(q.float(), dim=-1) * temperature).to(v.dtype)
+            k = F.normalize(k.float(), dim=-1).to(v.dtype)
+        if update is not None:
+            k, v = update(k, v)
+        if mask is not None:
+            mask = mask.to(q.dtype)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+        projected: Tensor = self.proj(out.transpose(1, 2).reshape(batch, length, width))
+        return projected
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with tanh-approximated GELU between, four times as wide inside."""
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim, 4 * embed_dim)
+        self.fc2 = nn.Linear(4 * embed_dim, embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, L, C) to (B, L, C)."""
+        out: Tensor = self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return out
+
+
+class Block(nn.Module):
+    """Transformer layer with adaptive normalisation (Peebles and Xie 2023, arXiv 2212.09748, adaLN).
+
+    With `shared_aln` the modulation is the model's one projection of the class plus this block's offset
+    `ada_gss` (1, 1, 6, C); otherwise the block has its own projection `ada_lin`.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, attn_l2_norm: bool, shared_aln: bool) -> None:
+        super().__init__()
+        self.shared_aln = shared_aln
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6, elementwise_affine=False)
+        self.attn = SelfAttention(embed_dim, num_heads, attn_l2_norm)
+        self.ffn = FeedForward(embed_dim)
+        if shared_aln:
+            self.ada_gss = nn.Parameter(torch.randn(1, 1, MODULATIONS, embed_dim) / math.sqrt(embed_dim))
+        else:
+            self.ada_lin = adaptive_projection(embed_dim, MODULATIONS)
+
+    def modulation(self, condition: Tensor) -> Tensor:
+        """Return gamma1, gamma2, scale1, scale2, shift1, shift2 as (B, 6, C).
+
+        Args:
+            condition: the class embedding (B, C), or with `shared_aln` its shared projection (B, 6, C).
+        """
+        if self.shared_aln:
+            return condition + self.ada_gss[0]
+        own: Tensor = self.ada_lin(condition.to(self.attn.proj.weight.dtype))
+        return own.view(len(own), MODULATIONS, -1)
+
+    def forward(
+        self, x: Tensor, modulation: Tensor, mask: Tensor | None = None, update: KeyValueUpdate | None = None
+    ) -> Tensor:
+        """Map (B, L, C) to (B, L, C); `modulation` (B, 6, C); `mask` and `update` go to the attention."""
+        gamma1, gamma2, scale1, scale2, shift1, shift2 = modulation.unsqueeze(2).unbind(1)
+        x = x + self.attn(self.norm(x) * (1 + scale1) + shift1, mask, update) * gamma1
+        out: Tensor = x + self.ffn(self.norm(x) * (1 + scale2) + shift2) * gamma2
+        return out
