@@ -1,0 +1,103 @@
+"""Batch sizes between which a call's results do not change by a single bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+
+import torch
+from torch import Tensor
+
+from engines.errors import EngineError
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """The batch sizes that calls run at, and how rows are divided among them.
+
+    A matrix product may sum in another order at another batch size, which changes the last bits of a row.
+    Only sizes that agree on every bit are used, and rows are padded to them, so that a row's result does
+    not depend on how many others share its call.
+
+    Attributes:
+        sizes: the batch sizes in use, ascending.
+        call_cost: what a call costs beside its rows, in rows: high where weights have to be read for little
+            work, 0 where the arithmetic is everything.
+    """
+
+    sizes: tuple[int, ...]
+    call_cost: float
+
+    @classmethod
+    def find(cls, run: Callable[[int], Tensor], candidates: Sequence[int], call_cost: float) -> Buckets:
+        """Run every candidate size once and keep the cheapest set of sizes that agree bit for bit.
+
+        In the worst case that set is one size, and every call has it. Which set is kept depends on the bits
+        and on `call_cost`, never on a clock: the same machine finds the same set again.
+
+        Args:
+            run: makes one call of that many rows, all of them alike, and returns its results row by row,
+                (rows, ...). Every call must be given the same row.
+            candidates: batch sizes to try.
+            call_cost: see the class.
+
+        Raises:
+            EngineError: at every size a row's result depends on its position.
+        """
+        agreeing: list[tuple[Tensor, list[int]]] = []
+        for size in sorted(set(candidates)):
+            results = run(size)
+            if not all(torch.equal(results[0], other) for other in results[1:]):
+                continue
+            for result, sizes in agreeing:
+                if torch.equal(result, results[0]):
+                    sizes.append(size)
+                    break
+            else:
+                agreeing.append((results[0].clone(), [size]))
+        if not agreeing:
+            raise EngineError(f"at batch sizes {sorted(candidates)} a row's result depends on its position")
+        options = [cls(tuple(sizes), call_cost) for _, sizes in agreeing]
+        return min(options, key=lambda option: option.mean_cost(max(candidates)))
+
+    def pad(self, rows: int) -> int:
+        """Return the smallest size that holds `rows` rows.
+
+        Raises:
+            ValueError: none does.
+        """
+        try:
+            return next(size for size in self.sizes if size >= rows)
+        except StopIteration:
+            raise ValueError(f"{rows} rows do not fit into one call of at most {self.sizes[-1]}") from None
+
+    def calls(self, rows: int) -> Iterator[tuple[int, list[int]]]:
+        """Divide rows 0 to `rows` - 1 among the cheapest calls.
+
+        Yields:
+            For each call the number of rows that count, and the rows to give it: first those that count, then
+            the last of them repeated up to the call's size.
+        """
+        start = 0
+        for size in self._plan(rows)[1]:
+            own = list(range(start, min(start + size, rows)))
+            yield len(own), own + list(repeat(own[-1], size - len(own)))
+            start += size
+
+    def mean_cost(self, most: int) -> float:
+        """Return the cost of a row, in rows, averaged over 1 to `most` rows at once."""
+        return sum(self._plan(rows)[0] / rows for rows in range(1, most + 1)) / most
+
+    def _plan(self, rows: int) -> tuple[float, tuple[int, ...]]:
+        """Return the lowest cost of `rows` rows, and its calls' sizes."""
+        plans: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+        for held in range(1, rows + 1):
+            rests = [(size, plans[max(held - size, 0)]) for size in self.sizes]
+            plans.append(min((cost + self.call_cost + size, (size, *sizes)) for size, (cost, sizes) in rests))
+        return plans[rows]
+
+
+def powers_of_two(most: int) -> list[int]:
+    """Return 1, 2, 4 and so on up to `most`."""
+    return [2**i for i in range(most.bit_length())]

@@ -1,0 +1,127 @@
+"""Runs the VAR transformer one scale at a time over cached keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import torch
+from torch import Tensor
+
+from engines.buckets import Buckets, powers_of_two
+from engines.kv_cache import KeyValueCache
+from models.networks.var import VAR, Modulation
+
+MODULATIONS_KEPT = 128
+"""Classes whose modulation is kept; with 16 layers of width 1024 one takes 0.4 MB in float32."""
+
+WEIGHT_TOKENS = 64
+"""Reading the weights for one call costs about as much as computing this many tokens."""
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """One sequence that the transformer decodes.
+
+    Attributes:
+        label: class id, or the number of classes for "no class", (1,), int64.
+        modulation: what the class does to the layers, batch size 1.
+        slot: where its keys and values are.
+    """
+
+    label: Tensor
+    modulation: Modulation
+    slot: int
+
+
+class ScaleDecoder:
+    """The transformer with a key and value cache, run at batch sizes that agree bit for bit.
+
+    Args:
+        var: the network, already where and in the precision that it computes in.
+        slots: branches open at once.
+        max_branches: branches in one call.
+    """
+
+    def __init__(self, var: VAR, *, slots: int, max_branches: int) -> None:
+        self._var = var
+        self._cache = KeyValueCache(
+            depth=len(var.blocks),
+            slots=slots,
+            heads=var.num_heads,
+            length=var.scales.length,
+            head_dim=var.embed_dim // var.num_heads,
+            dtype=var.dtype,
+            device=var.head.weight.device,
+        )
+        self._modulation = lru_cache(maxsize=MODULATIONS_KEPT)(self._compute_modulation)
+        self._buckets = self._find_buckets(max_branches)
+
+    def open(self, class_id: int) -> Branch:
+        """Start a sequence of a class; the number of classes means "no class".
+
+        Raises:
+            EngineError: no slot is free.
+        """
+        return Branch(self._label(class_id), self._modulation(class_id), self._cache.acquire())
+
+    def close(self, branch: Branch) -> None:
+        """Give the branch's slot back."""
+        self._cache.release(branch.slot)
+
+    def predict(self, scale: int, branches: Sequence[Branch], inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Predict the tokens of `scale` for branches whose earlier scales are in the cache.
+
+        Args:
+            scale: index of the scale.
+            branches: at most as many as the engine may batch.
+            inputs: each branch's features at the places of the scale, (1, tokens, z_channels); the first
+                scale has none and its inputs are not looked at.
+
+        Returns:
+            For each branch the logits, (tokens, V), float32.
+        """
+        logits: list[Tensor] = []
+        for count, rows in self._buckets[scale].calls(len(branches)):
+            batch = self._run(scale, [branches[row] for row in rows], [inputs[row] for row in rows])
+            logits.extend(batch[:count])
+        return logits
+
+    def _run(
+        self, scale: int, branches: Sequence[Branch], inputs: Sequence[Tensor], depth: int | None = None
+    ) -> Tensor:
+        """Return the logits (B, tokens, V) of one call; `depth` limits it to the first layers."""
+        span = self._var.scales.spans[scale]
+        if scale == 0:
+            x = self._var.embed_classes(torch.cat([branch.label for branch in branches]))
+        else:
+            x = self._var.embed_inputs(torch.cat(list(inputs)), span)
+        modulation = Modulation(
+            torch.cat([branch.modulation.blocks[:, :depth] for branch in branches]),
+            torch.cat([branch.modulation.head for branch in branches]),
+        )
+        cache = self._cache.at([branch.slot for branch in branches], span)
+        return self._var.logits(x, modulation, cache=cache).float()
+
+    def _find_buckets(self, max_branches: int) -> tuple[Buckets, ...]:
+        """Try the batch sizes of every scale on one layer and the head: all layers have the same shapes."""
+        branch = self.open(self._var.num_classes)
+        noise = torch.Generator().manual_seed(0)
+
+        def run(scale: int, inputs: Tensor, size: int) -> Tensor:
+            return self._run(scale, [branch] * size, [inputs] * size, depth=1)
+
+        buckets = []
+        for scale, tokens in enumerate(self._var.scales.tokens):
+            inputs = torch.randn(1, tokens, self._var.z_channels, generator=noise).to(branch.label.device)
+            call = partial(run, scale, inputs)
+            buckets.append(Buckets.find(call, powers_of_two(max_branches), WEIGHT_TOKENS / tokens))
+        self.close(branch)
+        return tuple(buckets)
+
+    def _label(self, class_id: int) -> Tensor:
+        return torch.tensor([class_id], device=self._var.head.weight.device)
+
+    def _compute_modulation(self, class_id: int) -> Modulation:
+        return self._var.modulation(self._label(class_id))
