@@ -44,11 +44,13 @@ class Reference:
 
 
 def load(name: str) -> Reference:
+    spec = json.loads((DATA / f"{name}.json").read_text())
+    return Reference(spec=spec, arrays=load_arrays(name))
+
+
+def load_arrays(name: str) -> dict[str, torch.Tensor]:
     with np.load(DATA / f"{name}.npz") as arrays:
-        return Reference(
-            spec=json.loads((DATA / f"{name}.json").read_text()),
-            arrays={key: torch.from_numpy(arrays[key]) for key in arrays.files},
-        )
+        return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
 
 
 def at_noise_level(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
