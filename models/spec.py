@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MODEL_FILE = "model.json"
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
 
 
 class _Frozen(BaseModel):
@@ -53,6 +54,15 @@ class SdVaeCodec(_Frozen):
 Codec = Annotated[PixelCodec | VqvaeCodec | SdVaeCodec, Field(discriminator="kind")]
 
 
+class Churn(_Frozen):
+    """Stochasticity of Heun's method (Karras et al. 2022, Algorithm 2); the defaults are ImageNet-64's (Table 5)."""
+
+    s_churn: float = Field(default=40.0, ge=0)
+    s_min: float = Field(default=0.05, ge=0)
+    s_max: float = Field(default=50.0, gt=0)
+    s_noise: float = Field(default=1.003, gt=0)
+
+
 class DiffusionDefaults(_Frozen):
     """What a diffusion request means when it does not say otherwise (Karras et al. 2022, Table 1)."""
 
@@ -62,6 +72,7 @@ class DiffusionDefaults(_Frozen):
     sigma_min: float = Field(default=0.002, gt=0)
     sigma_max: float = Field(default=80.0, gt=0)
     rho: float = Field(default=7.0, gt=0)
+    churn: Churn = Churn()
 
 
 class VarDefaults(_Frozen):
@@ -127,7 +138,7 @@ class ModelSpec(_Frozen):
     """
 
     format: Literal[1] = 1
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    name: str = Field(pattern=NAME_PATTERN)
     family: Literal["edm", "edm2", "var"]
     networks: dict[str, NetworkSpec]
     codec: Codec
