@@ -1,0 +1,6 @@
+"""Solvers of the probability-flow ODE and its stochastic relative, as tables of linear updates."""
+
+from engines.solvers.plan import SOLVERS, plan
+from engines.solvers.table import SolverCall, SolverTable
+
+__all__ = ["SOLVERS", "SolverCall", "SolverTable", "plan"]
