@@ -12,12 +12,14 @@ from reference import DATA, Reference, at_noise_level, fill, load, load_arrays, 
 from torch import Tensor
 
 from engines.base import ImageRequest
+from engines.solvers import SolverTable, plan
 from engines.token_sampling import truncate
 from engines.var import VarEngine
 from models import build
-from models.spec import VarDefaults
+from models.spec import Churn, DiffusionDefaults, VarDefaults
 
 ONE_EVALUATION = 1e-5
+WHOLE_SAMPLER = 1e-4
 EDM = {
     "edm-song-ve-tiny-cond": ["denoised", "denoised_nolabel", "denoised_augment"],
     "edm-song-vp-tiny-cond-extra": ["denoised_nolabel", "denoised_augment"],
@@ -120,6 +122,35 @@ def test_truncation(top_k: int, top_p: float) -> None:
 def test_truncation_keeps_ties() -> None:
     reference = load_arrays("var-filter")
     assert torch.equal(truncate(reference["tied_logits"], 3, 0.0).isfinite(), reference["kept_tied_topk3"])
+
+
+def test_euler() -> None:
+    reference = load("edm-song-vp-tiny-cond-extra")
+    sample = _sample(reference, plan("euler", 6, DiffusionDefaults()))
+    assert relative_error(sample, reference["euler6"]) < WHOLE_SAMPLER
+
+
+def test_stochastic_heun() -> None:
+    reference = load("edm-song-vp-tiny-cond-extra")
+    churn = Churn(**{name.lower(): value for name, value in reference.spec["churn"].items()})
+    sample = _sample(reference, plan("heun-stochastic", 6, DiffusionDefaults(churn=churn)))
+    assert relative_error(sample, reference["heun6_churn"]) < WHOLE_SAMPLER
+
+
+def _sample(reference: Reference, table: SolverTable) -> Tensor:
+    """Follow a table; the fresh noise before step k, two calls each, is the reference's k-th."""
+    network = fill(build(reference.init))
+    latents = reference.input("latents").double()
+    labels = reference["labels"][: len(latents)]
+    state = torch.zeros(table.slots, *latents.shape, dtype=torch.float64)
+    state[0] = table.start * latents + table.start_noise * reference.input("churn_noise", 0)
+    for index, call in enumerate(table.calls):
+        denoised = network(state[0], torch.full((len(latents),), call.sigma), labels)
+        known = torch.cat([state, denoised[None].double()])
+        state = torch.einsum("ij,j...->i...", torch.from_numpy(call.update), known)
+        if call.noise:
+            state[0] += call.noise * reference.input("churn_noise", index // 2 + 1)
+    return state[0]
 
 
 @pytest.mark.slow
