@@ -1,0 +1,1 @@
+"""HTTP, scheduling, admission and metrics: requests in, images out."""

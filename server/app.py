@@ -1,0 +1,97 @@
+"""The app: its parts put together, from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+
+from models.version import ModelVersion
+from server.catalogue import Catalogue
+from server.encoding import Encoder
+from server.errors import ServeError
+from server.lifecycle import Lifecycle
+from server.metrics import Metrics
+from server.middleware import RequestContext
+from server.openapi import Api
+from server.problems import handle
+from server.routes import Parts, router
+from server.service import Service
+from server.settings import Settings
+from server.warmup import EngineLoader, warm_up
+from server.worker import Worker
+
+STOP_TIMEOUT_S = 5.0
+
+
+def create_app(settings: Settings, versions: Sequence[ModelVersion], load: EngineLoader) -> FastAPI:
+    """Put an app together. It loads its models once it is started, and answers `/livez` meanwhile.
+
+    Args:
+        settings: the configuration.
+        versions: the model versions to serve; the first one is the default.
+        load: makes an engine of a version, such as `engines.load`; called on the engine thread.
+
+    Raises:
+        ValueError: no model, or two of one name.
+    """
+    server_version = _server_version()
+    metrics = Metrics(server_version)
+    worker = Worker(max_waiting=settings.queue_rows, metrics=metrics)
+    encoder = Encoder(settings.encoder_threads, metrics)
+    catalogue = Catalogue(versions)
+    lifecycle = Lifecycle(catalogue, worker)
+    service = Service(
+        settings, catalogue=catalogue, lifecycle=lifecycle, worker=worker, encoder=encoder, metrics=metrics
+    )
+    for model in catalogue:
+        metrics.add_model(
+            model, waiting=partial(worker.waiting, model.name), active=partial(worker.active, model.name)
+        )
+
+    async def load_models() -> None:
+        for model in catalogue:
+            await warm_up(model, worker, load, settings.engine)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        worker.start()
+        loading = asyncio.create_task(load_models())
+        try:
+            yield
+        finally:
+            loading.cancel()
+            await asyncio.to_thread(worker.stop, STOP_TIMEOUT_S)
+            encoder.close()
+
+    app = Api(
+        title="ddo-serve",
+        version=server_version,
+        summary="Images from EDM, EDM2 and VAR models, Direct Discriminative Optimization included.",
+        lifespan=lifespan,
+    )
+    app.state.parts = Parts(
+        settings=settings,
+        catalogue=catalogue,
+        lifecycle=lifecycle,
+        worker=worker,
+        service=service,
+        metrics=metrics,
+    )
+    app.add_middleware(RequestContext)
+    app.add_exception_handler(ServeError, handle)
+    app.add_exception_handler(HTTPException, handle)
+    app.include_router(router)
+    return app
+
+
+def _server_version() -> str:
+    try:
+        return importlib.metadata.version("ddo-serve")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

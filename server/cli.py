@@ -1,0 +1,64 @@
+"""`python -m server`: serve models over HTTP."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+from pydantic import ValidationError
+
+import engines
+from models.errors import ModelError
+from models.registry import Registry
+from models.version import ModelVersion, open_version
+from server import logs
+from server.app import create_app
+from server.run import run
+from server.settings import Settings, load_settings
+
+cli = typer.Typer(add_completion=False)
+
+
+@cli.command()
+def serve(
+    config: Annotated[
+        Path | None,
+        typer.Option(envvar="DDO_CONFIG", exists=True, dir_okay=False, help="TOML file with settings."),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Directory of a version or name in the registry; may be repeated."),
+    ] = None,
+) -> None:
+    """Serve models over HTTP; every setting is also a DDO_ variable of the environment."""
+    options = {"host": host, "port": port, "models": tuple(model) if model else None}
+    try:
+        settings = load_settings(
+            config, **{key: value for key, value in options.items() if value is not None}
+        )
+    except ValidationError as error:
+        raise typer.BadParameter(str(error)) from None
+    logs.configure(settings.log_level, sys.stderr)
+    log = structlog.get_logger(__name__)
+    log.info("settings", **settings.model_dump(mode="json"))
+    try:
+        app = create_app(settings, open_models(settings), engines.load)
+    except (ModelError, ValueError) as error:
+        log.error("cannot serve", reason=str(error))
+        raise typer.Exit(1) from None
+    answered = run(app, settings)
+    log.info("ended", answered_all=answered)
+    raise typer.Exit(0 if answered else 1)
+
+
+def open_models(settings: Settings) -> list[ModelVersion]:
+    """Open what `settings.models` names: a directory where there is one, else the registry's model."""
+    registry = Registry(settings.registry)
+    return [
+        open_version(Path(name)) if Path(name).is_dir() else registry.open(name) for name in settings.models
+    ]

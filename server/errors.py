@@ -1,0 +1,92 @@
+"""Every way in which the server declines or fails a request. `server.problems` maps each to HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class ServeError(Exception):
+    """A request that gets no images; the message is written for the client."""
+
+
+class RejectedError(ServeError):
+    """Refused at the door: nothing was computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One field of a request body and what is wrong with it."""
+
+    field: str
+    message: str
+
+
+class InvalidInputError(RejectedError):
+    """The request body asks for something that cannot be made.
+
+    Attributes:
+        errors: one entry for every field at fault.
+    """
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        """Join the messages of all fields into one."""
+        super().__init__("; ".join(f"{error.field}: {error.message}" for error in errors))
+        self.errors = tuple(errors)
+
+
+class UnknownModelError(RejectedError):
+    """No model of this name is served."""
+
+
+class BodyTooLargeError(RejectedError):
+    """The request body has more bytes than the server reads."""
+
+
+class BodyTimeoutError(RejectedError):
+    """The request body did not arrive in time."""
+
+
+class UnsupportedMediaTypeError(RejectedError):
+    """The request body says that it is something other than JSON."""
+
+
+class NotAcceptableError(RejectedError):
+    """The Accept header allows no form in which this answer could be given."""
+
+
+class RetryLaterError(RejectedError):
+    """The same request may succeed later.
+
+    Attributes:
+        retry_after_s: seconds after which to try again.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        """Remember when to come back beside the message."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QueueFullError(RetryLaterError):
+    """The waiting queue has no room for this request's images."""
+
+
+class NotReadyError(RetryLaterError):
+    """The model is loading, or failed its check."""
+
+
+class DrainingError(RetryLaterError):
+    """The server finishes what it accepted and takes nothing new."""
+
+
+class DeadlineError(ServeError):
+    """The images were not finished in time."""
+
+
+class EngineFailureError(ServeError):
+    """The engine raised an error while making these images."""
+
+
+class ClientDisconnectedError(ServeError):
+    """The client closed the connection before its answer was ready."""

@@ -1,0 +1,66 @@
+"""Logs: one JSON object a line for machines, colours for people at a terminal."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+SECRET = re.compile("authorization|cookie|password|secret|token|api_?key", re.IGNORECASE)
+
+
+def configure(level: str, stream: TextIO) -> None:
+    """Send everything that is logged to `stream`, libraries' messages included.
+
+    Args:
+        level: least level that is shown, e.g. `info`.
+        stream: a terminal gets colours, anything else one JSON object a line.
+    """
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        mask_secrets,
+    ]
+    # Plain tracebacks: the pretty ones print local variables, requests among them.
+    rendering: list[Processor] = (
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        if stream.isatty()
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+
+
+def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Blot out values whose name says that they are secret, at any depth."""
+    return {key: _masked(key, value) for key, value in event.items()}
+
+
+def _masked(key: object, value: object) -> object:
+    if SECRET.search(str(key)):
+        return "***"
+    if isinstance(value, dict):
+        return {inner: _masked(inner, content) for inner, content in value.items()}
+    return value

@@ -1,0 +1,109 @@
+"""What the server measures, in base units, for Prometheus."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+
+from server.catalogue import ServedModel
+from server.errors import RejectedError
+from server.problems import kind_of
+
+CALL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+WAIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+ENCODE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
+BATCH_ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 64)
+
+
+class Metrics:
+    """The metrics of one app, in a collector registry of its own."""
+
+    def __init__(self, server_version: str) -> None:
+        """Register every metric; `server_version` goes into the build info."""
+        self._registry = registry = CollectorRegistry()
+        self.request = Histogram(
+            "ddo_request_seconds",
+            "Time from a POST /generate to its answer, by outcome.",
+            ["outcome"],
+            registry=registry,
+            buckets=REQUEST_SECONDS,
+        )
+        self.rejections = Counter(
+            "ddo_rejections", "Requests refused before anything was computed.", ["reason"], registry=registry
+        )
+        self.queue_wait = Histogram(
+            "ddo_queue_wait_seconds",
+            "Time from a row's arrival to its place in an engine.",
+            ["model"],
+            registry=registry,
+            buckets=WAIT_SECONDS,
+        )
+        self.engine_call = Histogram(
+            "ddo_engine_call_seconds",
+            "Time of one engine call.",
+            ["model"],
+            registry=registry,
+            buckets=CALL_SECONDS,
+        )
+        self.batch_rows = Histogram(
+            "ddo_batch_rows", "Rows of one engine call.", ["model"], registry=registry, buckets=BATCH_ROWS
+        )
+        self.dropped_rows = Counter(
+            "ddo_cancelled_rows",
+            "Rows dropped before they were finished: cancelled by the client, or past their deadline.",
+            ["model", "reason"],
+            registry=registry,
+        )
+        self.images = Counter(
+            "ddo_images", "Images given to clients.", ["model", "format"], registry=registry
+        )
+        self.encode = Histogram(
+            "ddo_encode_seconds",
+            "Time to encode one image.",
+            ["format"],
+            registry=registry,
+            buckets=ENCODE_SECONDS,
+        )
+        self._queue_rows = Gauge(
+            "ddo_queue_rows", "Rows waiting for a place in an engine.", ["model"], registry=registry
+        )
+        self._active_rows = Gauge(
+            "ddo_active_rows", "Rows that hold a place in an engine.", ["model"], registry=registry
+        )
+        self._model = Info("ddo_model", "A served model version.", ["model"], registry=registry)
+        Info("ddo_build", "The running server.", registry=registry).info(
+            {"version": server_version, "python": platform.python_version()}
+        )
+
+    def add_model(self, model: ServedModel, *, waiting: Callable[[], int], active: Callable[[], int]) -> None:
+        """Show a model's version, and its rows as the two functions give them at every scrape."""
+        spec = model.version.spec
+        self._model.labels(model.name).info(
+            {"version": str(model.number), "family": spec.family, "round": str(spec.lineage.round)}
+        )
+        self._queue_rows.labels(model.name).set_function(waiting)
+        self._active_rows.labels(model.name).set_function(active)
+
+    @contextmanager
+    def observe_request(self) -> Iterator[None]:
+        """Measure a request; an error that leaves the block gives its outcome."""
+        started = time.perf_counter()
+        outcome = "ok"
+        try:
+            yield
+        except Exception as error:
+            outcome = kind_of(error).slug
+            if isinstance(error, RejectedError):
+                self.rejections.labels(outcome).inc()
+            raise
+        finally:
+            self.request.labels(outcome).observe(time.perf_counter() - started)
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self._registry)

@@ -1,0 +1,80 @@
+"""What /openapi.json says beyond what FastAPI sees: bodies that are read by hand, bare images, problems."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+
+from server.encoding import ImageFormat
+from server.problems import Problem
+from server.schemas import GenerateRequest
+
+REFERENCE = "#/components/schemas/{model}"
+
+EXAMPLES = {
+    "dog": {"summary": "A dog", "value": {"class_id": 207, "cfg": 1.0}},
+    "repeatable": {"summary": "The same dog every time", "value": {"class_id": 207, "seed": 1}},
+    "several": {"summary": "Four dogs, fewer steps", "value": {"class_id": 207, "n": 4, "steps": 8}},
+    "webp": {
+        "summary": "WebP, within two seconds",
+        "value": {"class_id": 207, "format": "webp", "deadline_ms": 2000},
+    },
+}
+
+GENERATE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": (
+            "JSON. Other labels that clients give to unlabelled data, such as the "
+            "application/x-www-form-urlencoded of `curl -d`, are read as JSON too."
+        ),
+        "content": {
+            "application/json": {
+                "schema": {"$ref": REFERENCE.format(model="GenerateRequest")},
+                "examples": EXAMPLES,
+            }
+        },
+    }
+}
+
+_HEADERS = {
+    "X-Seed": ("The image's seed.", "integer"),
+    "X-Model": ("Name of the model.", "string"),
+    "X-Model-Version": ("Version of the model.", "integer"),
+    "X-Parameters": ("What was made, as JSON.", "string"),
+    "X-Queue-Ms": ("Milliseconds from arrival to the start of the image.", "number"),
+    "X-Compute-Ms": ("Milliseconds from there to its pixels.", "number"),
+    "X-Encode-Ms": ("Milliseconds from there to the file.", "number"),
+    "X-Total-Ms": ("Milliseconds from arrival to the file.", "number"),
+}
+
+GENERATE_OK: dict[str, Any] = {
+    "description": (
+        "The images as JSON; or, with `Accept: image/png` (or webp, jpeg) and n = 1, the bare image with "
+        "everything else in the headers."
+    ),
+    "content": {
+        image_format.media_type: {"schema": {"type": "string", "format": "binary"}}
+        for image_format in ImageFormat
+    },
+    "headers": {
+        name: {"description": f"{text} With bare images only.", "schema": {"type": kind}}
+        for name, (text, kind) in _HEADERS.items()
+    },
+}
+
+
+class Api(FastAPI):
+    """FastAPI whose OpenAPI document also holds the schemas that only references name."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document."""
+        if self.openapi_schema is None:
+            _, definitions = models_json_schema(
+                [(GenerateRequest, "validation"), (Problem, "serialization")], ref_template=REFERENCE
+            )
+            schemas = super().openapi().setdefault("components", {}).setdefault("schemas", {})
+            schemas.update(definitions["$defs"])
+        return super().openapi()

@@ -1,0 +1,140 @@
+"""From errors to `application/problem+json` answers (RFC 9457): the one mapping to HTTP."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server import errors
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of problem: what clients can tell apart without reading the detail."""
+
+    status: int
+    slug: str
+    title: str
+
+
+KINDS: Mapping[type[Exception], Kind] = {
+    errors.InvalidInputError: Kind(422, "invalid-input", "The request cannot be made into an image"),
+    errors.UnknownModelError: Kind(404, "unknown-model", "No such model"),
+    errors.BodyTooLargeError: Kind(413, "body-too-large", "The request body is too large"),
+    errors.BodyTimeoutError: Kind(408, "body-timeout", "The request body did not arrive in time"),
+    errors.UnsupportedMediaTypeError: Kind(415, "unsupported-media-type", "The request body is not JSON"),
+    errors.NotAcceptableError: Kind(406, "not-acceptable", "No answer in an acceptable form"),
+    errors.QueueFullError: Kind(429, "queue-full", "The server is busy"),
+    errors.NotReadyError: Kind(503, "not-ready", "The model is not ready"),
+    errors.DrainingError: Kind(503, "draining", "The server is shutting down"),
+    errors.DeadlineError: Kind(504, "deadline", "The deadline passed"),
+    errors.EngineFailureError: Kind(500, "engine-failure", "The engine failed"),
+    errors.ClientDisconnectedError: Kind(499, "client-disconnected", "The client left"),
+}
+INTERNAL = Kind(500, "internal-error", "Internal server error")
+
+
+class FieldProblem(BaseModel):
+    """One field of the request body and what is wrong with it."""
+
+    field: str = Field(examples=["class_id"])
+    message: str = Field(examples=["must be 0 to 255"])
+
+
+class Problem(BaseModel):
+    """A refusal or a failure, as RFC 9457 describes it."""
+
+    type: str = Field(
+        description="Stable name of the kind of problem.", examples=["urn:ddo-serve:invalid-input"]
+    )
+    title: str = Field(description="The kind of problem in words.")
+    status: int = Field(description="The HTTP status code.", examples=[422])
+    detail: str = Field(description="What is wrong this time, and what to do.")
+    instance: str = Field(description="Path of the request.", examples=["/generate"])
+    request_id: str = Field(description="Id of the request, as in the X-Request-ID header and the logs.")
+    errors: list[FieldProblem] | None = Field(default=None, description="The fields at fault, if any.")
+
+
+def kind_of(error: Exception) -> Kind:
+    """Return an error's kind; one that nobody foresaw is internal."""
+    if isinstance(error, HTTPException):
+        return _http_kind(error.status_code)
+    return KINDS.get(type(error), INTERNAL)
+
+
+def problem_response(error: Exception, request: Request) -> Response:
+    """Answer a request with its error. What an unforeseen error says stays in the logs."""
+    kind = kind_of(error)
+    problem = Problem(
+        type="about:blank" if isinstance(error, HTTPException) else f"urn:ddo-serve:{kind.slug}",
+        title=kind.title,
+        status=kind.status,
+        detail=_detail(error, request),
+        instance=request.url.path,
+        request_id=structlog.contextvars.get_contextvars().get("request_id", ""),
+        errors=[FieldProblem(field=entry.field, message=entry.message) for entry in error.errors]
+        if isinstance(error, errors.InvalidInputError)
+        else None,
+    )
+    return Response(
+        problem.model_dump_json(exclude_none=True),
+        status_code=kind.status,
+        media_type=MEDIA_TYPE,
+        headers=_headers(error),
+    )
+
+
+async def handle(request: Request, error: Exception) -> Response:
+    """Exception handler of the app."""
+    return problem_response(error, request)
+
+
+def document(*kinds: type[errors.ServeError]) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI `responses` of an operation that may raise these errors."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    titles: dict[int, list[str]] = {INTERNAL.status: [INTERNAL.title]}
+    retries: set[int] = set()
+    for error in kinds:
+        titles.setdefault(KINDS[error].status, []).append(KINDS[error].title)
+        if issubclass(error, errors.RetryLaterError):
+            retries.add(KINDS[error].status)
+    return {
+        status: {"description": "; ".join(words), "content": content}
+        | ({"headers": {"Retry-After": _RETRY_AFTER}} if status in retries else {})
+        for status, words in sorted(titles.items())
+    }
+
+
+_RETRY_AFTER = {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}
+
+
+def _http_kind(status: int) -> Kind:
+    phrase = HTTPStatus(status).phrase
+    return Kind(status, phrase.lower().replace(" ", "-"), phrase)
+
+
+def _detail(error: Exception, request: Request) -> str:
+    if isinstance(error, errors.ServeError):
+        return str(error)
+    if isinstance(error, HTTPException):
+        return f"{request.method} {request.url.path}: {error.detail}; see /docs for what there is"
+    return "an unexpected error; the server's log has it under this request id"
+
+
+def _headers(error: Exception) -> dict[str, str]:
+    if isinstance(error, errors.RetryLaterError):
+        return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    if isinstance(error, HTTPException):
+        return dict(error.headers or {})
+    return {}

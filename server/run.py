@@ -1,0 +1,60 @@
+"""One server process, from its first connection to its last answer."""
+
+from __future__ import annotations
+
+from types import FrameType
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from server.lifecycle import Lifecycle
+from server.routes import Parts
+from server.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class DrainingServer(uvicorn.Server):
+    """A server that answers what it accepted before it ends.
+
+    After the first signal it still listens, so that new requests get an honest 503 and probes see the change.
+    It ends when every accepted request is computed; uvicorn then waits until the answers are written.
+    A second signal ends it at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle) -> None:
+        """Serve `config` until `lifecycle` is drained."""
+        super().__init__(config)
+        self._lifecycle = lifecycle
+
+    # uvicorn's own handler would raise the signal again at the end, and the exit code would not be 0.
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain on the first signal, end on the second."""
+        if self._lifecycle.draining:
+            self.should_exit = self.force_exit = True
+        self._lifecycle.drain()
+
+    async def on_tick(self, counter: int) -> bool:
+        """End once all is done; uvicorn asks ten times a second."""
+        if self._lifecycle.drained:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def run(app: FastAPI, settings: Settings) -> bool:
+    """Serve an app of `create_app` until a signal; return whether every accepted request was answered."""
+    parts: Parts = app.state.parts
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=settings.shutdown_timeout_s,
+    )
+    server = DrainingServer(config, parts.lifecycle)
+    server.run()
+    return not server.force_exit

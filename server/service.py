@@ -1,0 +1,176 @@
+"""From a request to images: rows go in, futures come back, files go out."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engines.base import Engine, ImageRequest
+from engines.errors import InvalidRequestError
+from server.catalogue import Catalogue, ServedModel
+from server.encoding import Encoder, ImageFormat
+from server.errors import DeadlineError, FieldError, InvalidInputError
+from server.lifecycle import Lifecycle
+from server.metrics import Metrics
+from server.schemas import GenerateRequest, Parameters, Timings
+from server.settings import Settings
+from server.ticket import Ticket
+from server.worker import Worker
+
+# Drawn seeds stay below what a JavaScript client can repeat exactly.
+DRAWN_SEEDS = 2**53
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One image file; width and height are in pixels."""
+
+    seed: int
+    data: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """The images of one request and how they were made."""
+
+    pictures: Sequence[Picture]
+    format: ImageFormat
+    model: str
+    version: int
+    parameters: Parameters
+    timings: Timings
+
+
+class Service:
+    """Makes the images that requests ask for."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        catalogue: Catalogue,
+        lifecycle: Lifecycle,
+        worker: Worker,
+        encoder: Encoder,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Put the parts together; `clock` gives seconds and is the worker's."""
+        self._settings = settings
+        self._catalogue = catalogue
+        self._lifecycle = lifecycle
+        self._worker = worker
+        self._encoder = encoder
+        self._metrics = metrics
+        self._clock = clock
+
+    async def generate(self, wanted: GenerateRequest, image_format: ImageFormat) -> Generated:
+        """Make the images of one request. Cancelling it drops its rows before the next engine call.
+
+        Raises:
+            ServeError: refused, failed or too late.
+        """
+        arrival = self._clock()
+        model = self._catalogue.find(wanted.model)
+        engine = self._lifecycle.ready_engine(model)
+        request = self._resolve(model, engine, wanted)
+        deadline_ms = wanted.deadline_ms or self._settings.deadline_ms
+        tickets = [
+            Ticket(
+                model=model.name,
+                request=dataclasses.replace(request, seed=request.seed + index),
+                arrival=arrival,
+                deadline=arrival + deadline_ms / 1000,
+            )
+            for index in range(wanted.n)
+        ]
+        self._worker.submit(tickets)
+        try:
+            with self._lifecycle.accept():
+                async with asyncio.timeout(deadline_ms / 1000):
+                    pictures = await asyncio.gather(*(self._picture(each, image_format) for each in tickets))
+        except TimeoutError:
+            raise DeadlineError(f"the images were not finished within {deadline_ms} ms") from None
+        finally:
+            for ticket in tickets:
+                ticket.future.cancel()
+        self._metrics.images.labels(model.name, image_format).inc(wanted.n)
+        return Generated(
+            pictures=pictures,
+            format=image_format,
+            model=model.name,
+            version=model.number,
+            parameters=_parameters(model, request),
+            timings=_timings(tickets, self._clock()),
+        )
+
+    async def _picture(self, ticket: Ticket, image_format: ImageFormat) -> Picture:
+        image = await asyncio.wrap_future(ticket.future)
+        height, width, _ = image.shape
+        data = await self._encoder.encode(image, image_format)
+        return Picture(seed=ticket.request.seed, data=data, width=width, height=height)
+
+    def _resolve(self, model: ServedModel, engine: Engine[Any], wanted: GenerateRequest) -> ImageRequest:
+        """Return the request for the first image, every default filled in."""
+        self._check_limits(wanted)
+        request = ImageRequest(
+            class_id=model.class_id(wanted.class_id, wanted.class_name),
+            seed=secrets.randbelow(DRAWN_SEEDS - wanted.n) if wanted.seed is None else wanted.seed,
+            cfg=wanted.cfg,
+            steps=wanted.steps,
+            solver=wanted.solver,
+            temperature=wanted.temperature,
+            top_k=wanted.top_k,
+            top_p=wanted.top_p,
+            var_raw_cfg=wanted.var_raw_cfg,
+        )
+        try:
+            return engine.resolve(request)
+        except InvalidRequestError as error:
+            raise InvalidInputError([FieldError(error.field, str(error))]) from error
+
+    def _check_limits(self, wanted: GenerateRequest) -> None:
+        limits = {
+            "n": (wanted.n, self._settings.max_images),
+            "steps": (wanted.steps or 0, self._settings.max_steps),
+            "deadline_ms": (wanted.deadline_ms or 0, self._settings.deadline_ms),
+            "seed": ((wanted.seed or 0) + wanted.n - 1, MAX_SEED),
+        }
+        errors = [
+            FieldError(field, f"{value} is more than {limit}")
+            for field, (value, limit) in limits.items()
+            if value > limit
+        ]
+        if errors:
+            raise InvalidInputError(errors)
+
+
+def _parameters(model: ServedModel, request: ImageRequest) -> Parameters:
+    names = model.version.spec.class_names
+    made = dataclasses.asdict(request)
+    del made["seed"]
+    return Parameters(**made, class_name=None if request.class_id is None else names[request.class_id])
+
+
+def _timings(tickets: Sequence[Ticket], ended: float) -> Timings:
+    arrival = tickets[0].arrival
+    opened = min(ticket.opened or ended for ticket in tickets)
+    finished = max(ticket.finished or ended for ticket in tickets)
+    return Timings(
+        queue_ms=_milliseconds(opened - arrival),
+        compute_ms=_milliseconds(finished - opened),
+        encode_ms=_milliseconds(ended - finished),
+        total_ms=_milliseconds(ended - arrival),
+    )
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(1000 * seconds, 3)

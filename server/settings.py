@@ -1,0 +1,101 @@
+"""How a server is configured: command line, then environment (`DDO_...`), then a TOML file, then defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from engines.settings import EngineSettings
+
+BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "assets" / "emoji-edm"
+
+
+class Settings(BaseSettings):
+    """The configuration of one server process.
+
+    Attributes:
+        host, port: where to listen; port 0 takes a free one.
+        models: directories of model versions or names in the registry; the first one is the default
+            of requests that name none. The environment takes a list with commas.
+        registry: the registry's directory.
+        engine: backend, device, precision, threads and rows of every engine (`DDO_ENGINE__DEVICE`).
+        queue_rows: images that may wait for a place in an engine, all models together.
+        max_images: images that one request may ask for.
+        max_steps: sampler steps that one request may ask for.
+        deadline_ms: milliseconds that a request may take; a request may ask for less.
+        body_bytes: longest request body, in bytes.
+        body_timeout_s: seconds in which a request's body has to arrive.
+        encoder_threads: threads that encode images.
+        shutdown_timeout_s: seconds that clients have to read their answers once all are computed.
+        log_level: least level that is logged.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="DDO_", env_nested_delimiter="__"
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    models: Annotated[tuple[str, ...], NoDecode] = Field(default=(str(BUNDLED_MODEL),), min_length=1)
+    registry: Path = Path("registry")
+    engine: EngineSettings = EngineSettings()
+    queue_rows: int = Field(default=512, ge=1)
+    max_images: int = Field(default=16, ge=1)
+    max_steps: int = Field(default=1000, ge=1)
+    deadline_ms: int = Field(default=120_000, ge=1)
+    body_bytes: int = Field(default=65_536, ge=1)
+    body_timeout_s: float = Field(default=10.0, gt=0)
+    encoder_threads: int = Field(default=2, ge=1)
+    shutdown_timeout_s: int = Field(default=30, ge=1)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_request_fits(self) -> Settings:
+        if self.max_images > self.queue_rows:
+            raise ValueError(
+                f"max_images {self.max_images} is more than queue_rows {self.queue_rows} can hold"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Rank the sources, strongest first."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
+    """Read the settings.
+
+    Args:
+        file: a TOML file, if any.
+        overrides: values that win over environment and file.
+
+    Raises:
+        pydantic.ValidationError: a value that is not allowed, or an unknown key in the file.
+    """
+
+    class FileSettings(Settings):
+        model_config = SettingsConfigDict(toml_file=file)
+
+    return FileSettings(**overrides)

@@ -1,0 +1,58 @@
+"""One image's way through the server."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.base import ImageRequest, Row
+
+Image: TypeAlias = npt.NDArray[np.uint8]
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Ticket:
+    """A request for one image, the row that makes it and the promise of its pixels.
+
+    Times are seconds on the worker's clock. Whoever waits may cancel `future` from any thread; the row is
+    then dropped before the next engine call.
+
+    Attributes:
+        model: name of the served model.
+        request: what to make, resolved by the model's engine.
+        arrival: when the request came.
+        deadline: when nobody wants it any more.
+        future: gets the image, (H, W, 3) uint8 RGB, or a ServeError.
+        row: the engine's row once it is open.
+        opened: when its computation began.
+        finished: when its pixels were there.
+    """
+
+    model: str
+    request: ImageRequest
+    arrival: float
+    deadline: float
+    future: Future[Image] = field(default_factory=Future)
+    row: Row | None = None
+    opened: float | None = None
+    finished: float | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether whoever waited has left."""
+        return self.future.cancelled()
+
+    @property
+    def lane(self) -> Hashable:
+        """The open row's lane; rows that are not open share none."""
+        return None if self.row is None else self.row.lane
+
+    @property
+    def calls_left(self) -> int:
+        """Engine calls that the open row still needs."""
+        return 0 if self.row is None else self.row.calls_left

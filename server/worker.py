@@ -1,0 +1,211 @@
+"""The engine thread: the only thread that touches engines.
+
+One thread serves every model. A call uses all cores (or the one device) anyway, so two threads would only
+take turns on them, each with a thread pool of its own, and every call of both would take longer.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import structlog
+
+from engines.base import Engine
+from server.cost import CostModel
+from server.errors import DeadlineError, EngineFailureError, QueueFullError, ServeError
+from server.metrics import Metrics
+from server.scheduler import Drop, Scheduler
+from server.ticket import Image, Ticket
+
+log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Turns tickets into images, one engine call a turn.
+
+    `start` runs the turns on a thread of its own; tests call `turn` themselves.
+    """
+
+    def __init__(
+        self, *, max_waiting: int, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Bound the waiting rows of all models by `max_waiting`; `clock` gives seconds."""
+        self._scheduler: Scheduler[Ticket] = Scheduler(max_waiting)
+        self._cost = CostModel()
+        self._metrics = metrics
+        self._clock = clock
+        self._engines: dict[str, Engine[Any]] = {}
+        self._wake = threading.Condition()
+        self._arrivals: list[tuple[str, Callable[[], Engine[Any]], Future[Engine[Any]]]] = []
+        self._stopping = False
+        # A daemon, so that an engine call that never returns cannot keep the process alive.
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Start the engine thread."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """End after the engine call in progress, waiting at most `timeout_s`; unfinished tickets fail."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join(timeout_s)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine thread runs."""
+        return self._thread.is_alive()
+
+    def attach(self, model: str, load: Callable[[], Engine[Any]]) -> Future[Engine[Any]]:
+        """Load an engine on the engine thread and serve it as `model` from then on."""
+        future: Future[Engine[Any]] = Future()
+        with self._wake:
+            self._arrivals.append((model, load, future))
+            self._wake.notify()
+        return future
+
+    def submit(self, tickets: Sequence[Ticket]) -> None:
+        """Queue the tickets of one request, all or none.
+
+        Raises:
+            QueueFullError: there is no room for all of them; it says when the rows in front will be done.
+            EngineFailureError: the engine thread has ended.
+        """
+        with self._wake:
+            if self._stopping:
+                raise EngineFailureError("the engine has stopped")
+            if not self._scheduler.has_room(len(tickets)):
+                raise QueueFullError("the waiting queue is full", self.backlog_s())
+            self._scheduler.submit(tickets)
+            self._wake.notify()
+
+    def waiting(self, model: str) -> int:
+        """Return how many rows of a model wait for a place."""
+        return self._scheduler.waiting(model)
+
+    def active(self, model: str) -> int:
+        """Return how many rows of a model are open."""
+        return len(self._scheduler.active(model))
+
+    def backlog_s(self) -> float:
+        """Estimate the seconds until every row now in front is done."""
+        with self._wake:
+            return sum(
+                self._cost.seconds(
+                    model,
+                    active_calls=sum(ticket.calls_left for ticket in self._scheduler.active(model)),
+                    waiting_rows=self._scheduler.waiting(model),
+                )
+                for model in self._engines
+            )
+
+    def turn(self) -> None:
+        """Load what is to be loaded, drop what nobody wants, admit what has a place, make one engine call."""
+        with self._wake:
+            arrivals, self._arrivals = self._arrivals, []
+            dropped = self._scheduler.drop(self._clock())
+            admitted = self._scheduler.admit()
+        for model, load, future in arrivals:
+            self._load(model, load, future)
+        for ticket, reason in dropped:
+            self._discard(ticket, reason)
+        for ticket in admitted:
+            self._open(ticket)
+        if batch := self._scheduler.batch():
+            self._advance(batch)
+
+    def _run(self) -> None:
+        try:
+            while True:
+                with self._wake:
+                    self._wake.wait_for(lambda: self._stopping or self._arrivals or self._scheduler.busy)
+                    if self._stopping:
+                        return
+                self.turn()
+        except Exception:
+            log.exception("the engine thread ended")
+        finally:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Fail whatever is left and refuse whatever still comes."""
+        with self._wake:
+            self._stopping = True
+            for ticket in self._scheduler.clear():
+                _refuse(ticket, EngineFailureError("the engine has stopped"))
+            for _, _, future in self._arrivals:
+                future.cancel()
+
+    def _load(self, model: str, load: Callable[[], Engine[Any]], future: Future[Engine[Any]]) -> None:
+        try:
+            engine = load()
+        except Exception as error:
+            future.set_exception(error)
+            return
+        with self._wake:
+            self._engines[model] = engine
+            self._scheduler.add_model(model, capacity=engine.capacity, max_rows=engine.max_rows)
+        future.set_result(engine)
+
+    def _open(self, ticket: Ticket) -> None:
+        ticket.opened = self._clock()
+        self._metrics.queue_wait.labels(ticket.model).observe(ticket.opened - ticket.arrival)
+        try:
+            ticket.row = self._engines[ticket.model].open(ticket.request)
+        except Exception as error:
+            self._fail([ticket], error)
+        else:
+            self._cost.observe_row(ticket.model, ticket.row.calls_left)
+
+    def _advance(self, batch: Sequence[Ticket]) -> None:
+        model = batch[0].model
+        started = self._clock()
+        try:
+            self._engines[model].step([ticket.row for ticket in batch])
+        except Exception as error:
+            self._fail(batch, error)
+            return
+        seconds = self._clock() - started
+        self._cost.observe_call(model, len(batch), seconds)
+        self._metrics.engine_call.labels(model).observe(seconds)
+        self._metrics.batch_rows.labels(model).observe(len(batch))
+        for ticket in batch:
+            if ticket.calls_left == 0:
+                self._finish(ticket)
+
+    def _finish(self, ticket: Ticket) -> None:
+        try:
+            image: Image = self._engines[ticket.model].image(ticket.row)
+        except Exception as error:
+            self._fail([ticket], error)
+            return
+        ticket.finished = self._clock()
+        if ticket.future.set_running_or_notify_cancel():
+            ticket.future.set_result(image)
+        self._release(ticket)
+
+    def _fail(self, tickets: Sequence[Ticket], error: Exception) -> None:
+        log.error("engine failure", model=tickets[0].model, rows=len(tickets), exc_info=error)
+        for ticket in tickets:
+            _refuse(ticket, EngineFailureError("the engine failed while making this image"))
+            self._release(ticket)
+
+    def _discard(self, ticket: Ticket, reason: Drop) -> None:
+        self._metrics.dropped_rows.labels(ticket.model, reason).inc()
+        _refuse(ticket, DeadlineError("the deadline passed before the image was finished"))
+        self._release(ticket)
+
+    def _release(self, ticket: Ticket) -> None:
+        self._scheduler.retire(ticket)
+        if ticket.row is not None:
+            self._engines[ticket.model].close(ticket.row)
+
+
+def _refuse(ticket: Ticket, error: ServeError) -> None:
+    if ticket.future.set_running_or_notify_cancel():
+        ticket.future.set_exception(error)

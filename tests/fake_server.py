@@ -1,0 +1,92 @@
+"""Servers around fake engines: in a thread of the test, or as a process of their own."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import uvicorn
+from fake_engine import FakeEngine
+
+from engines.settings import EngineSettings
+from models.spec import DiffusionDefaults, GoldenImage, Lineage, ModelSpec, PixelCodec
+from models.version import ModelVersion
+from server import logs
+from server.app import create_app
+from server.run import run
+from server.settings import Settings
+
+NAMES = ("dog face", "cat face", "red heart", "ghost")
+
+
+def version(
+    name: str = "fake", *, classes: tuple[str, ...] = NAMES, golden: GoldenImage | None = None
+) -> ModelVersion:
+    spec = ModelSpec(
+        name=name,
+        family="edm",
+        networks={},
+        codec=PixelCodec(),
+        class_names=classes,
+        defaults=DiffusionDefaults(),
+        licence="Apache-2.0",
+        lineage=Lineage(source="a test"),
+        golden=golden,
+    )
+    return ModelVersion(Path("nowhere"), spec, 3)
+
+
+@contextmanager
+def serving(
+    engines: Mapping[str, FakeEngine | Callable[[], FakeEngine]],
+    settings: Settings | None = None,
+    **versions: ModelVersion,
+) -> Iterator[str]:
+    """Serve engines by name, or what a function loads, on a free port of this process; give the URL."""
+
+    def load(opened: ModelVersion, _: EngineSettings) -> FakeEngine:
+        engine = engines[opened.spec.name]
+        return engine if isinstance(engine, FakeEngine) else engine()
+
+    app = create_app(settings or Settings(), [versions.get(name) or version(name) for name in engines], load)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.005)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def wait_until_ready(client: httpx.Client, timeout_s: float = 20) -> None:
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            answer = client.get("/readyz")
+            if answer.status_code == 200:
+                return
+            reasons = answer.json()
+        except httpx.TransportError as error:
+            reasons = error
+        assert time.monotonic() < end, reasons
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    logs.configure("info", sys.stderr)
+    process_settings = Settings(port=int(sys.argv[1]))
+    cost_s = json.loads(sys.argv[2])
+    answered = run(
+        create_app(process_settings, [version()], lambda *_: FakeEngine(cost_s=cost_s)), process_settings
+    )
+    sys.exit(0 if answered else 1)

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import structlog
+from fake_server import version
+from pydantic import ValidationError
+
+from server import logs
+from server.catalogue import Catalogue
+from server.encoding import ImageFormat, encode
+from server.errors import NotAcceptableError
+from server.negotiation import bare_image
+from server.settings import load_settings
+
+PNG, WEBP, JPEG = ImageFormat.PNG, ImageFormat.WEBP, ImageFormat.JPEG
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted", "n", "bare"),
+    [
+        ("", None, 1, None),
+        ("*/*", None, 1, None),
+        ("application/json", WEBP, 1, None),
+        ("application/*", None, 1, None),
+        ("image/png", None, 1, PNG),
+        ("image/webp", None, 1, WEBP),
+        ("IMAGE/JPEG", None, 1, JPEG),
+        ("image/*", None, 1, PNG),
+        ("image/*", JPEG, 1, JPEG),
+        ("image/png, */*", None, 1, PNG),
+        ("image/png;q=0.5, application/json", None, 1, None),
+        ("image/png;q=0.5, image/webp;q=0.9", None, 1, WEBP),
+        ("image/png;q=0, image/*", None, 1, WEBP),
+        ("image/png, application/json", None, 2, None),
+        ("image/webp, application/json;q=0.1", PNG, 1, None),
+    ],
+)
+def test_accept(accept: str, wanted: ImageFormat | None, n: int, bare: ImageFormat | None) -> None:
+    assert bare_image(accept, wanted, n) is bare
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted", "n"),
+    [("image/png", None, 2), ("image/png", WEBP, 1), ("text/html", None, 1), ("image/png;q=x", None, 1)],
+)
+def test_an_accept_header_that_nothing_satisfies(accept: str, wanted: ImageFormat | None, n: int) -> None:
+    with pytest.raises(NotAcceptableError, match="application/json"):
+        bare_image(accept, wanted, n)
+
+
+@pytest.mark.parametrize("image_format", list(ImageFormat))
+def test_equal_pixels_give_equal_files(image_format: ImageFormat) -> None:
+    gradient = np.indices((32, 48)).transpose(1, 2, 0).repeat(2, axis=2)[:, :, :3].astype(np.uint8) * 5
+    data = encode(gradient, image_format)
+    assert data == encode(gradient.copy(), image_format)
+    with PIL.Image.open(io.BytesIO(data)) as image:
+        decoded = np.asarray(image).astype(int)
+    assert decoded.shape == (32, 48, 3)
+    assert np.abs(decoded - gradient).max() <= (0 if image_format is not JPEG else 24)
+
+
+def test_settings_come_from_options_then_environment_then_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text('port = 1\nhost = "h"\nqueue_rows = 77\n[engine]\nmax_rows = 3\n')
+    monkeypatch.setenv("DDO_PORT", "2")
+    monkeypatch.setenv("DDO_HOST", "e")
+    monkeypatch.setenv("DDO_MODELS", "one, two")
+    monkeypatch.setenv("DDO_ENGINE__THREADS", "1")
+    settings = load_settings(file, port=3)
+    assert (settings.port, settings.host, settings.queue_rows) == (3, "e", 77)
+    assert settings.models == ("one", "two")
+    assert (settings.engine.max_rows, settings.engine.threads) == (3, 1)
+
+
+def test_defaults_listen_on_this_machine_only() -> None:
+    settings = load_settings()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert Path(settings.models[0]).name == "emoji-edm"
+
+
+@pytest.mark.parametrize(
+    "text", ['port = "x"', "prot = 1", "port = 70000", "queue_rows = 3", "models = []", "[engine]\nrows = 1"]
+)
+def test_settings_that_cannot_be_are_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(text)
+    with pytest.raises(ValidationError):
+        load_settings(file)
+
+
+def test_two_models_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="a name of its own"):
+        Catalogue([version("one"), version("one")])
+
+
+@pytest.fixture
+def root_logger() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_logs_are_one_json_object_a_line_and_hold_no_secret() -> None:
+    stream = io.StringIO()
+    logs.configure("info", stream)
+    log = structlog.get_logger("test")
+    log.debug("unseen")
+    with structlog.contextvars.bound_contextvars(request_id="r1"):
+        log.info("seen", hf_token="abc123", settings={"API_KEY": "abc123", "port": 1})
+        logging.getLogger("a.library").warning("from %s", "outside")
+        try:
+            raise RuntimeError("broken")
+        except RuntimeError:
+            log.exception("failed")
+    first, second, third = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert (first["event"], first["level"], first["request_id"]) == ("seen", "info", "r1")
+    assert (first["hf_token"], first["settings"]) == ("***", {"API_KEY": "***", "port": 1})
+    assert (second["event"], second["logger"], second["request_id"]) == ("from outside", "a.library", "r1")
+    assert "RuntimeError: broken" in third["exception"]
+    assert re.match(r"\d{4}-\d\d-\d\dT", first["timestamp"])
+    assert "abc123" not in stream.getvalue()
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_people_at_a_terminal_get_lines_of_words() -> None:
+    stream = Terminal()
+    logs.configure("info", stream)
+    structlog.get_logger("test").info("hello", port=1)
+    assert "hello" in stream.getvalue()
+    assert not stream.getvalue().startswith("{")
