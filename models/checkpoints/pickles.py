@@ -26,6 +26,7 @@ from models.errors import CheckpointError
 _NETWORKS = ("EDMPrecond", "Precond")
 _POSITIONAL = ("img_resolution", "img_channels", "label_dim")
 _MAX_ARGUMENT_VALUES = 10_000
+_MAX_ARGUMENT_DEPTH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ def constructor_arguments(network: PersistentObject) -> dict[str, Any]:
         raise CheckpointError(f"the network was constructed with {len(positional)} arguments without names")
     arguments = dict(zip(_POSITIONAL, positional, strict=False)) | named
     kept = {name: value for name, value in arguments.items() if not _says_nothing(name, value)}
-    plain: dict[str, Any] = _Plain().of(kept)
+    plain: dict[str, Any] = _Plain().of(kept, _MAX_ARGUMENT_DEPTH)
     return {"class_name": network.class_name, **plain}
 
 
@@ -134,24 +135,24 @@ def _says_nothing(name: str, value: Any) -> bool:
 
 
 class _Plain:
-    """Copies values into what JSON can say, with a budget: shared lists unfold exponentially."""
+    """Copies values into what JSON can say, within bounds: shared lists would unfold exponentially."""
 
     def __init__(self) -> None:
         self._budget = _MAX_ARGUMENT_VALUES
 
-    def of(self, value: Any) -> Any:
+    def of(self, value: Any, depth: int) -> Any:
         self._budget -= 1
-        if self._budget < 0:
-            raise CheckpointError(f"the constructor arguments have more than {_MAX_ARGUMENT_VALUES:,} values")
+        if self._budget < 0 or depth < 0:
+            raise CheckpointError("the constructor arguments are too many or nested too deep")
         match value:
             case None | bool() | int() | str():
                 return value
             case float() if math.isfinite(value):
                 return value
             case list() | tuple():
-                return [self.of(item) for item in value]
+                return [self.of(item, depth - 1) for item in value]
             case dict() if all(isinstance(key, str) for key in value):
-                return {key: self.of(item) for key, item in value.items()}
+                return {key: self.of(item, depth - 1) for key, item in value.items()}
         raise CheckpointError(f"a constructor argument is a {type(value).__name__}, not a plain value")
 
 
