@@ -1,0 +1,6 @@
+"""Samplers, decoders and the backends that run them."""
+
+from engines.loading import load
+from engines.settings import EngineSettings
+
+__all__ = ["EngineSettings", "load"]

@@ -61,17 +61,6 @@ class Buckets:
         options = [cls(tuple(sizes), call_cost) for _, sizes in agreeing]
         return min(options, key=lambda option: option.mean_cost(max(candidates)))
 
-    def pad(self, rows: int) -> int:
-        """Return the smallest size that holds `rows` rows.
-
-        Raises:
-            ValueError: none does.
-        """
-        try:
-            return next(size for size in self.sizes if size >= rows)
-        except StopIteration:
-            raise ValueError(f"{rows} rows do not fit into one call of at most {self.sizes[-1]}") from None
-
     def calls(self, rows: int) -> Iterator[tuple[int, list[int]]]:
         """Divide rows 0 to `rows` - 1 among the cheapest calls.
 

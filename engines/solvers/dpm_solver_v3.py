@@ -4,9 +4,9 @@ With lambda = -ln(sigma) and the coefficients l = 1, s = 0, b = 0 the method int
 
     x_t = e^-h x_s + integral from lambda_s to lambda_t of e^(lambda - lambda_t) D(lambda) dlambda,
 
-h = lambda_t - lambda_s, with D interpolated between evaluations: an exponential multistep method. Its integrals
-are trapezoidal sums on the grid of 250 equal steps in lambda on which the statistics would live, and noise
-levels are rounded to that grid; both are part of the method's definition, for they show in the sample.
+h = lambda_t - lambda_s, with D interpolated between evaluations: an exponential multistep method. Its
+integrals are trapezoidal sums on the grid of 250 equal steps in lambda on which the statistics would live,
+and noise levels are rounded to that grid; both are part of the method's definition: they show in the sample.
 
 A step predicts with the polynomial through the last two evaluations (one in the first and in the last step).
 The evaluation at the predicted point then also corrects the step that led there, by the line through its two
@@ -25,8 +25,8 @@ STATISTICS_STEPS = 250
 def dpm_solver_v3(steps: int, sigma_min: float, sigma_max: float, rho: float) -> SolverTable:
     """Return the table of `steps` evaluations, the last step ending at `sigma_min`.
 
-    Slot 0 is the predicted point, slot 1 the part of its correction that is known before its evaluation, slot 2
-    the evaluation before it.
+    Slot 0 is the predicted point, slot 1 the part of its correction that is known before its evaluation,
+    slot 2 the evaluation before it.
 
     Raises:
         ValueError: so many steps that two noise levels fall on one point of the grid.

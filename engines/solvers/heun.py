@@ -16,9 +16,7 @@ def heun(steps: int, sigma_min: float, sigma_max: float, rho: float) -> SolverTa
     return _table(sigmas, sigmas)
 
 
-def stochastic_heun(
-    steps: int, sigma_min: float, sigma_max: float, rho: float, churn: Churn
-) -> SolverTable:
+def stochastic_heun(steps: int, sigma_min: float, sigma_max: float, rho: float, churn: Churn) -> SolverTable:
     """Return Algorithm 2: before each step the noise level is raised by fresh noise."""
     sigmas = karras_sigmas(steps, sigma_min, sigma_max, rho)
     gamma = min(churn.s_churn / steps, math.sqrt(2) - 1)

@@ -30,6 +30,7 @@ class DhariwalUNet(UNetTrunk):
 
     def __init__(
         self,
+        *,
         img_resolution: int,
         in_channels: int,
         out_channels: int,

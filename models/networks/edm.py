@@ -50,6 +50,10 @@ class EDMPrecond(nn.Module):
             **unet,
         )
 
+    def prepare_inference(self, dtype: torch.dtype) -> None:
+        """Cast the convolutions to `dtype`; conditioning and preconditioning stay float32."""
+        self.model.cast_convolutions(dtype)
+
     def forward(
         self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, augment: Tensor | None = None
     ) -> Tensor:
@@ -76,4 +80,5 @@ class EDMPrecond(nn.Module):
         c_in = 1 / variance.sqrt()
         c_noise = sigma.log().flatten() / 4
         raw = self.model(c_in * x, c_noise, labels, augment)
-        return c_skip * x + c_out * raw.float()
+        denoised: Tensor = c_skip * x + c_out * raw.float()
+        return denoised

@@ -102,6 +102,7 @@ class UNet(nn.Module):
 
     def __init__(
         self,
+        *,
         img_resolution: int,
         img_channels: int,
         label_dim: int = 0,
@@ -220,15 +221,19 @@ class Precond(nn.Module):
         self.img_channels = img_channels
         self.label_dim = label_dim
         self.sigma_data = sigma_data
-        self.unet = UNet(img_resolution, img_channels, label_dim, **unet)
+        self.unet = UNet(
+            img_resolution=img_resolution, img_channels=img_channels, label_dim=label_dim, **unet
+        )
         self.logvar_fourier = MPFourier(logvar_channels)
         self.logvar_linear = MPConv(logvar_channels, 1)
 
-    def fold(self) -> None:
-        """Normalise all weights once, for inference; see `MPConv.fold`."""
+    def prepare_inference(self, dtype: torch.dtype) -> None:
+        """Normalise all weights once (see `MPConv.fold`) and cast the convolutions to `dtype`."""
         for module in self.modules():
             if isinstance(module, MPConv):
                 module.fold()
+        for part in (self.unet.enc, self.unet.dec, self.unet.out_conv):
+            part.to(dtype)
 
     def logvar(self, sigma: Tensor) -> Tensor:
         """Return the uncertainty u(sigma) of noise levels (B,), as (B, 1, 1, 1) float32."""
@@ -256,4 +261,5 @@ class Precond(nn.Module):
         c_out = sigma * self.sigma_data / variance.sqrt()
         c_in = 1 / variance.sqrt()
         raw: Tensor = self.unet(c_in * x, sigma.log().flatten() / 4, labels)
-        return c_skip * x + c_out * raw.float()
+        denoised: Tensor = c_skip * x + c_out * raw.float()
+        return denoised

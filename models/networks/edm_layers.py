@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -197,7 +196,9 @@ class UNetBlock(nn.Module):
         filters = {"resample": resample, "resample_filter": style.resample_filter}
         self.norm0 = group_norm(in_channels, style.eps)
         self.conv0 = Conv2d(in_channels, out_channels, 3, style.init, **filters)  # type: ignore[arg-type]
-        self.affine = Linear(style.emb_channels, out_channels * (2 if style.adaptive_scale else 1), style.init)
+        self.affine = Linear(
+            style.emb_channels, out_channels * (2 if style.adaptive_scale else 1), style.init
+        )
         self.norm1 = group_norm(out_channels, style.eps)
         self.conv1 = Conv2d(out_channels, out_channels, 3, style.init_zero)
         self.skip: Conv2d | None = None
@@ -237,14 +238,22 @@ class UNetBlock(nn.Module):
 
 
 class UNetTrunk(nn.Module):
-    """The parts that both U-Nets share: conditioning, and the precision that the convolutions run in."""
+    """What both U-Nets share: the precision that the convolutions run in.
 
-    label_dim: int
+    Attributes:
+        enc, dec: the convolutional blocks; everything else but the last layers is conditioning.
+    """
+
     enc: nn.ModuleDict
-    map_augment: Linear | None
-    map_label: Linear | None
+    dec: nn.ModuleDict
 
     @property
     def compute_dtype(self) -> torch.dtype:
         """Dtype of the convolutions' weights: activations are cast to it, conditioning stays float32."""
-        return cast(Tensor, next(self.enc.parameters())).dtype
+        return next(self.enc.parameters()).dtype
+
+    def cast_convolutions(self, dtype: torch.dtype) -> None:
+        """Cast everything but the conditioning to `dtype`."""
+        for name, module in self.named_children():
+            if not name.startswith("map_"):
+                module.to(dtype)

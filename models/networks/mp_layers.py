@@ -1,4 +1,4 @@
-"""Magnitude-preserving layers (Karras et al. 2024, arXiv 2312.02696, "EDM2"; equation numbers are its own)."""
+"""Magnitude-preserving layers of EDM2 (Karras et al. 2024, arXiv 2312.02696, whose equations are cited)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def normalize(x: Tensor, dim: int | Sequence[int] | None = None, eps: float = 1e
     dims = list(range(1, x.ndim)) if dim is None else dim
     norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=torch.float32)
     norm = eps + norm * math.sqrt(norm.numel() / x.numel())
-    return x / norm.to(x.dtype)
+    unit: Tensor = x / norm.to(x.dtype)
+    return unit
 
 
 def mp_silu(x: Tensor) -> Tensor:

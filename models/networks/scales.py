@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
+from models.errors import ModelError
+
 
 @dataclass(frozen=True)
 class Scales:
@@ -26,10 +28,10 @@ class Scales:
         """Return the scales of a constructor argument `patch_nums`, be it a tuple or a JSON list.
 
         Raises:
-            ValueError: no scale, or a side below 1.
+            ModelError: no scale, or a side below 1.
         """
         if not patch_nums or min(patch_nums) < 1:
-            raise ValueError(
+            raise ModelError(
                 f"patch_nums must hold at least one side, each at least 1, got {list(patch_nums)}"
             )
         return cls(tuple(patch_nums))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ class SongUNet(UNetTrunk):
 
     def __init__(
         self,
+        *,
         img_resolution: int,
         in_channels: int,
         out_channels: int,
@@ -96,19 +98,23 @@ class SongUNet(UNetTrunk):
         self.map_layer0 = Linear(self.noise_channels, emb_channels, _INIT)
         self.map_layer1 = Linear(emb_channels, emb_channels, _INIT)
 
-        widths = [model_channels * mult for mult in channel_mult]
-        resolutions = [img_resolution >> level for level in range(len(widths))]
+        levels: dict[str, Any] = {
+            "widths": [model_channels * mult for mult in channel_mult],
+            "resolutions": [img_resolution >> level for level in range(len(channel_mult))],
+            "num_blocks": num_blocks,
+            "attn_resolutions": attn_resolutions,
+            "style": style,
+        }
         self.enc, skips = self._encoder(
-            in_channels, model_channels, widths, resolutions, num_blocks, attn_resolutions, encoder_type, style
+            in_channels=in_channels, channels=model_channels, encoder_type=encoder_type, **levels
         )
-        self.dec = self._decoder(
-            out_channels, widths, resolutions, num_blocks, attn_resolutions, decoder_type, style, skips
-        )
+        self.dec = self._decoder(out_channels=out_channels, decoder_type=decoder_type, skips=skips, **levels)
 
     @staticmethod
     def _encoder(
+        *,
         in_channels: int,
-        model_channels: int,
+        channels: int,
         widths: Sequence[int],
         resolutions: Sequence[int],
         num_blocks: int,
@@ -118,7 +124,7 @@ class SongUNet(UNetTrunk):
     ) -> tuple[nn.ModuleDict, list[int]]:
         enc = nn.ModuleDict()
         skips: list[int] = []
-        channels, auxiliary = model_channels, in_channels
+        auxiliary = in_channels
         for level, (res, width) in enumerate(zip(resolutions, widths, strict=True)):
             name = f"{res}x{res}"
             if level == 0:
@@ -142,6 +148,7 @@ class SongUNet(UNetTrunk):
 
     @staticmethod
     def _decoder(
+        *,
         out_channels: int,
         widths: Sequence[int],
         resolutions: Sequence[int],

@@ -1,0 +1,210 @@
+"""The engine for EDM and EDM2: every solver's calls over rows of different requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engines import diffusion_request
+from engines.backends.base import Backend
+from engines.base import ImageRequest
+from engines.buckets import Buckets, powers_of_two
+from engines.diffusion_row import DiffusionRow
+from engines.diffusion_step import DiffusionStep
+from engines.errors import EngineError
+from engines.pixels import Decoder, Pixels, to_pixels
+from engines.solvers import SolverTable, plan
+from models.spec import DiffusionDefaults
+
+SLOTS = 3
+"""Slots of every row's state: as many as the greediest solver needs, so that all solvers share calls."""
+
+CALL_COST = 0.5
+"""What a call costs beside its rows, in rows: measured between 0.4 (56 M parameters) and 1 (9 M) on a CPU."""
+
+TABLES_KEPT = 256
+"""Solver tables that an engine keeps, one for each (solver, steps) asked for lately."""
+
+
+class DiffusionEngine:
+    """An `Engine` for EDM and EDM2 (Karras et al. 2022 and 2024).
+
+    A row's state is a few slots of image size; one call evaluates slot 0 and applies the solver's update, so
+    rows with other solvers, steps, noise levels and guidance scales share it. Guided rows have calls of their
+    own, since they cost two evaluations. A row's bits do not depend on the rows beside it: its noise is its
+    own and calls run at batch sizes that were found to agree on every bit when the engine was made.
+
+    Args:
+        step: the networks.
+        backend: what compiles and runs them.
+        decoder: makes images of samples.
+        shape: (C, H, W) of a sample.
+        defaults: what a request means that does not say otherwise.
+        num_classes: classes that may be asked for; 0 for an unconditional model.
+        max_rows: images in one call.
+        capacity: images open at once.
+
+    Raises:
+        EngineError: no batch size gives reproducible results.
+    """
+
+    def __init__(
+        self,
+        step: DiffusionStep,
+        backend: Backend,
+        decoder: Decoder,
+        *,
+        shape: tuple[int, int, int],
+        defaults: DiffusionDefaults,
+        num_classes: int,
+        max_rows: int = 8,
+        capacity: int = 64,
+    ) -> None:
+        self.max_rows = max_rows
+        self.capacity = capacity
+        self._shape = shape
+        self._defaults = defaults
+        self._num_classes = num_classes
+        self._can_guide = step.guide is not None
+        self._device = backend.device
+        self._decoder = decoder
+        self._run = backend.compile(step)
+        self._rows: set[DiffusionRow] = set()
+        self._table = lru_cache(maxsize=TABLES_KEPT)(self._plan)
+        lanes = ["plain", "guided"] if self._can_guide else ["plain"]
+        self._buckets = {lane: self._find_buckets(lane) for lane in lanes}
+        self._decoder_buckets = self._find_decoder_buckets()
+
+    def resolve(self, request: ImageRequest) -> ImageRequest:
+        """Fill in the model's defaults and check every field.
+
+        Raises:
+            InvalidRequestError: a field that diffusion does not have, or a value out of its range.
+        """
+        return diffusion_request.resolve(
+            request, self._defaults, num_classes=self._num_classes, guided=self._can_guide
+        )
+
+    def open(self, request: ImageRequest) -> DiffusionRow:
+        """Draw the noise of a resolved request and give it a place.
+
+        Raises:
+            EngineError: `capacity` rows are open.
+        """
+        if len(self._rows) == self.capacity:
+            raise EngineError(f"{self.capacity} rows are open already; close one first")
+        if request.solver is None or request.steps is None:
+            raise EngineError("the request was not resolved: it has no solver or steps")
+        table = self._table(request.solver, request.steps)
+        generator = torch.Generator().manual_seed(request.seed)
+        state = torch.zeros(SLOTS, *self._shape)
+        state[0] = torch.randn(self._shape, generator=generator) * table.start
+        if table.start_noise:
+            state[0] += torch.randn(self._shape, generator=generator) * table.start_noise
+        row = DiffusionRow(request=request, table=table, state=state.to(self._device), generator=generator)
+        self._rows.add(row)
+        return row
+
+    @torch.inference_mode()
+    def step(self, rows: Sequence[DiffusionRow]) -> None:
+        """Make the next call of rows that share a lane, or decode their images.
+
+        Raises:
+            EngineError: too many rows, rows of different lanes, finished or closed ones.
+        """
+        if len(rows) > self.max_rows:
+            raise EngineError(f"{len(rows)} rows do not fit into one call of at most {self.max_rows}")
+        if len({row.lane for row in rows}) != 1:
+            raise EngineError("a call needs rows that share a lane")
+        if not all(row in self._rows and row.calls_left for row in rows):
+            raise EngineError("a call needs rows that are open and not finished")
+        if rows[0].lane == "decode":
+            self._decode(rows)
+        else:
+            self._advance(rows)
+
+    def image(self, row: DiffusionRow) -> Pixels:
+        """Return the finished image, (H, W, 3), uint8 RGB.
+
+        Raises:
+            EngineError: the row is not finished.
+        """
+        if row.pixels is None:
+            raise EngineError(f"the image is not finished: {row.calls_left} calls are left")
+        return row.pixels
+
+    def close(self, row: DiffusionRow) -> None:
+        """Give the row's place back, finished or not.
+
+        Raises:
+            EngineError: the row is not open.
+        """
+        if row not in self._rows:
+            raise EngineError("the row is not open")
+        self._rows.remove(row)
+
+    def _advance(self, rows: Sequence[DiffusionRow]) -> None:
+        lane = rows[0].lane
+        for count, indices in self._buckets[str(lane)].calls(len(rows)):
+            batch = [rows[i] for i in indices]
+            calls = [row.table.calls[row.call] for row in batch]
+            states = self._run(
+                torch.stack([row.state for row in batch]),
+                self._tensor([call.sigma for call in calls]),
+                torch.tensor([row.request.class_id or 0 for row in batch], device=self._device),
+                self._tensor([_padded(call.update) for call in calls]),
+                self._tensor([row.request.cfg for row in batch]) if lane == "guided" else None,
+            )
+            for row, call, state in zip(batch[:count], calls, states, strict=False):
+                row.state = state
+                row.call += 1
+                if call.noise:
+                    fresh = torch.randn(self._shape, generator=row.generator) * call.noise
+                    row.state[0] += fresh.to(self._device)
+
+    def _decode(self, rows: Sequence[DiffusionRow]) -> None:
+        for count, indices in self._decoder_buckets.calls(len(rows)):
+            images = to_pixels(self._decoder.decode(torch.stack([rows[i].state[0] for i in indices])))
+            for i, image in zip(indices[:count], images, strict=False):
+                rows[i].pixels = image
+
+    def _plan(self, solver: str, steps: int) -> SolverTable:
+        return plan(solver, steps, self._defaults)
+
+    def _tensor(self, values: list[float] | list[np.ndarray]) -> Tensor:
+        return torch.tensor(np.array(values), dtype=torch.float32, device=self._device)
+
+    def _find_buckets(self, lane: str) -> Buckets:
+        state = torch.randn(1, SLOTS, *self._shape, generator=torch.Generator().manual_seed(0))
+
+        def run(size: int) -> Tensor:
+            return self._run(
+                state.expand(size, -1, -1, -1, -1).to(self._device),
+                self._tensor([1.0] * size),
+                torch.zeros(size, dtype=torch.int64, device=self._device),
+                self._tensor([np.eye(SLOTS, SLOTS + 1, k=1)] * size),
+                self._tensor([1.5] * size) if lane == "guided" else None,
+            )
+
+        return Buckets.find(run, powers_of_two(self.max_rows), CALL_COST)
+
+    @torch.inference_mode()
+    def _find_decoder_buckets(self) -> Buckets:
+        sample = torch.randn(1, *self._shape, generator=torch.Generator().manual_seed(0)).to(self._device)
+        return Buckets.find(
+            lambda size: self._decoder.decode(sample.expand(size, -1, -1, -1)),
+            powers_of_two(self.max_rows),
+            self._decoder.call_cost,
+        )
+
+
+def _padded(update: np.ndarray) -> np.ndarray:
+    """Widen a (K, K + 1) update to the engine's slots; the evaluation stays in the last column."""
+    slots = len(update)
+    wide = np.zeros((SLOTS, SLOTS + 1))
+    wide[:slots, :slots], wide[:slots, -1] = update[:, :-1], update[:, -1]
+    return wide

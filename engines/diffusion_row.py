@@ -1,0 +1,51 @@
+"""One image that the diffusion engine is making."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engines.base import ImageRequest
+from engines.pixels import Pixels
+from engines.solvers import SolverTable
+
+
+@dataclass(eq=False, kw_only=True)
+class DiffusionRow:
+    """A `Row`: as many calls as the solver's table has, then one of the decoder.
+
+    Attributes:
+        request: what is made, every default filled in.
+        table: the solver written out.
+        state: (K, C, H, W) float32 on the engine's device, K the engine's slots.
+        generator: the row's own noise, on the CPU.
+        call: the table's call to make next.
+        pixels: the finished image, (H, W, 3).
+    """
+
+    request: ImageRequest
+    table: SolverTable
+    state: Tensor
+    generator: torch.Generator
+    call: int = 0
+    pixels: Pixels | None = None
+
+    @property
+    def guided(self) -> bool:
+        """Whether calls run the guide too."""
+        return self.request.cfg != 1.0
+
+    @property
+    def lane(self) -> Hashable:
+        """Guided rows, unguided rows and finished samples each have calls of their own."""
+        if self.call == len(self.table.calls):
+            return "decode"
+        return "guided" if self.guided else "plain"
+
+    @property
+    def calls_left(self) -> int:
+        """Engine calls until the image is there."""
+        return len(self.table.calls) - self.call + (self.pixels is None)

@@ -1,0 +1,87 @@
+"""From a model version on disk to an engine that makes its images."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import nn
+
+from engines.backends.torch_backend import TorchBackend
+from engines.base import Engine
+from engines.diffusion import DiffusionEngine
+from engines.diffusion_row import DiffusionRow
+from engines.diffusion_step import DiffusionStep
+from engines.errors import EngineError
+from engines.pixels import make_decoder
+from engines.precision import choose_dtype
+from engines.settings import EngineSettings
+from engines.var import VarEngine
+from engines.var_row import VarRow
+from models.networks.var import VAR
+from models.networks.vqvae import VQVAE
+from models.spec import DiffusionDefaults, VarDefaults, VqvaeCodec
+from models.version import ModelVersion
+
+
+def load(version: ModelVersion, settings: EngineSettings) -> Engine[DiffusionRow] | Engine[VarRow]:
+    """Build the engine of `version`.
+
+    Raises:
+        ModelError: a file of the version is missing or damaged.
+        EngineError: the device, a package or a network that it needs is missing.
+    """
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    try:
+        device = torch.empty(0, device=settings.device).device
+    except (RuntimeError, AssertionError) as error:
+        raise EngineError(f"the device {settings.device!r} cannot be used: {error}") from error
+    dtype = choose_dtype(settings.precision, device)
+    spec = version.spec
+    match spec.defaults:
+        case DiffusionDefaults() as defaults:
+            return _load_diffusion(version, defaults, device, dtype, settings.max_rows)
+        case VarDefaults() as defaults:
+            if not isinstance(spec.codec, VqvaeCodec):
+                raise EngineError(f"a VAR model cannot decode with the codec {spec.codec.kind!r}")
+            return VarEngine(
+                cast(VAR, version.network("main")),
+                cast(VQVAE, version.network(spec.codec.network)),
+                defaults=defaults,
+                num_classes=len(spec.class_names),
+                device=device,
+                dtype=dtype,
+                max_rows=settings.max_rows,
+                capacity=2 * settings.max_rows,
+            )
+
+
+def _load_diffusion(
+    version: ModelVersion,
+    defaults: DiffusionDefaults,
+    device: torch.device,
+    dtype: torch.dtype,
+    max_rows: int,
+) -> DiffusionEngine:
+    spec = version.spec
+    network = version.network("main")
+    guide: nn.Module | None
+    match spec.guidance:
+        case "guide":
+            guide = version.network("guide")
+        case "label-dropout":
+            guide = network
+        case "none":
+            guide = None
+    init = spec.networks["main"].init
+    return DiffusionEngine(
+        DiffusionStep(network, guide),
+        TorchBackend(device, dtype),
+        make_decoder(spec.codec, device, dtype),
+        shape=(init["img_channels"], init["img_resolution"], init["img_resolution"]),
+        defaults=defaults,
+        num_classes=len(spec.class_names),
+        max_rows=max_rows,
+        capacity=8 * max_rows,
+    )

@@ -1,0 +1,98 @@
+"""From what a sampler ends with to 8-bit images."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from engines.errors import EngineError
+from models.spec import Codec, PixelCodec, SdVaeCodec
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def to_pixels(images: Tensor) -> Pixels:
+    """Map (B, 3, H, W) from [-1, 1] to the nearest 8-bit levels, (B, H, W, 3); values outside are clipped."""
+    levels = ((images.float() + 1) * (255 / 2)).round().clamp(0, 255).to(torch.uint8)
+    return np.asarray(levels.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+
+
+class Decoder(Protocol):
+    """Decodes samples (B, C, H, W) to images (B, H', W', 3), uint8.
+
+    Attributes:
+        call_cost: what a call costs beside its rows, in rows; see `Buckets`.
+    """
+
+    call_cost: float
+
+    def decode(self, samples: Tensor) -> Tensor:
+        """Return the images, (B, 3, H', W') in [-1, 1]."""
+        ...
+
+
+class PixelDecoder:
+    """Unfolds channels into squares of `fold` x `fold` pixels."""
+
+    call_cost = 0.0
+
+    def __init__(self, codec: PixelCodec) -> None:
+        self._fold = codec.fold
+
+    def decode(self, samples: Tensor) -> Tensor:
+        """Return the images, (B, 3, fold H, fold W) in [-1, 1]."""
+        return F.pixel_shuffle(samples, self._fold)
+
+
+class SdVaeDecoder:
+    """The Stable Diffusion VAE that EDM2's latent models were trained with.
+
+    Its weights come from the Hugging Face hub's cache. EDM2 feeds it images in [0, 1]: it decodes to these.
+    """
+
+    call_cost = 0.0
+
+    def __init__(self, codec: SdVaeCodec, device: torch.device, dtype: torch.dtype) -> None:
+        try:
+            from diffusers import AutoencoderKL  # noqa: PLC0415
+        except ImportError:
+            raise EngineError(
+                "this model decodes with the Stable Diffusion VAE: pip install 'ddo-serve[sd-vae]'"
+            ) from None
+        try:
+            vae = AutoencoderKL.from_pretrained(codec.repository, torch_dtype=dtype, use_safetensors=True)
+        except OSError as error:
+            raise EngineError(
+                f"cannot load {codec.repository}: {error}. Where there is no network, download it "
+                f"elsewhere with `hf download {codec.repository}` and copy the hub's cache folder here."
+            ) from error
+        self._vae: Any = vae.to(device).eval().requires_grad_(False)
+        self._mean = torch.tensor(codec.mean, device=device).reshape(1, -1, 1, 1)
+        self._scale = torch.tensor(codec.std, device=device).reshape(1, -1, 1, 1) / codec.final_std
+        self._dtype = dtype
+
+    def decode(self, samples: Tensor) -> Tensor:
+        """Return the images, (B, 3, 8 H, 8 W) in [-1, 1]."""
+        raw = samples * self._scale + self._mean
+        images: Tensor = self._vae.decode(raw.to(self._dtype)).sample
+        return images.float().clamp(0, 1) * 2 - 1
+
+
+def make_decoder(codec: Codec, device: torch.device, dtype: torch.dtype) -> Decoder:
+    """Return the decoder of a diffusion model.
+
+    Raises:
+        EngineError: it needs a package or weights that are not here.
+    """
+    match codec:
+        case PixelCodec():
+            return PixelDecoder(codec)
+        case SdVaeCodec():
+            return SdVaeDecoder(codec, device, dtype)
+        case _:
+            raise EngineError(f"a diffusion model cannot decode with the codec {codec.kind!r}")
