@@ -1,0 +1,33 @@
+"""Maximum-likelihood training of a denoiser (Karras et al. 2022, Eq. 8 and Table 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def draw_sigma(count: int, p_mean: float, p_std: float, generator: torch.Generator) -> Tensor:
+    """Draw (count,) noise levels with ln(sigma) normal."""
+    return (torch.randn(count, generator=generator) * p_std + p_mean).exp()
+
+
+def denoising_loss(
+    denoiser: Denoiser, images: Tensor, labels: Tensor, sigma: Tensor, noise: Tensor, sigma_data: float
+) -> Tensor:
+    """Return lambda(sigma) |D(x + sigma n) - x|^2, averaged over the batch, its channels and its pixels.
+
+    Args:
+        denoiser: maps (x, sigma, labels) to the denoised estimate.
+        images: (B, C, H, W) in [-1, 1].
+        labels: (B, classes) one-hot.
+        sigma: (B,).
+        noise: like `images`, standard normal.
+        sigma_data: of the denoiser's preconditioning; lambda = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2.
+    """
+    level = sigma.reshape(-1, 1, 1, 1)
+    weight = (level**2 + sigma_data**2) / (level * sigma_data) ** 2
+    return (weight * (denoiser(images + level * noise, sigma, labels) - images).square()).mean()
