@@ -95,9 +95,12 @@ class ImageSet:
 
 
 def _member(archive: tarfile.TarFile, path: str) -> bytes:
-    file = archive.extractfile(f"package/{path}")
+    try:
+        file = archive.extractfile(f"package/{path}")
+    except KeyError:
+        file = None
     if file is None:
-        raise PackageError(f"{path} is not a file in {archive.name!r}")
+        raise PackageError(f"{archive.name!r} has no file package/{path}")
     return file.read()
 
 

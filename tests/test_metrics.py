@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trainer.errors import StatisticsError
+from trainer.grid import contact_sheet
+from trainer.metrics import centroid_accuracy, class_centroids, class_diversity, nearest_distances
+
+FEATURES = np.array([[0, 0], [0, 2], [10, 0], [10, 4]], np.float32)
+LABELS = np.array([0, 0, 1, 1])
+
+
+def test_centroids_are_class_means() -> None:
+    assert class_centroids(FEATURES, LABELS, 2).tolist() == [[0, 1], [10, 2]]
+
+
+def test_class_without_an_image_has_no_centroid() -> None:
+    with pytest.raises(StatisticsError, match="class 2 has no image"):
+        class_centroids(FEATURES, LABELS, 4)
+
+
+def test_accuracy_counts_images_nearest_to_their_own_class() -> None:
+    centroids = class_centroids(FEATURES, LABELS, 2)
+    images = np.array([[1, 1], [9, 2], [8, 8], [4, 1]], np.float32)
+    assert centroid_accuracy(images, np.array([0, 1, 1, 0]), centroids) == 1.0
+    assert centroid_accuracy(images, np.array([0, 1, 0, 1]), centroids) == 0.5
+
+
+def test_nearest_distance_of_a_copy_is_zero() -> None:
+    random = np.random.default_rng(0)
+    # Large features: distances from float32 products would be off by about one here.
+    reference = (random.normal(size=(1500, 32)) + 1000).astype(np.float32)
+    images = reference[[3, 1400]] + np.array([[0.0], [0.01]], np.float32)
+    expected = [0.0, np.linalg.norm(images[1].astype(np.float64) - reference[1400])]
+    assert nearest_distances(images, reference).tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_nearest_distance_is_that_of_the_nearest() -> None:
+    random = np.random.default_rng(1)
+    images, reference = random.normal(size=(1100, 4)), random.normal(size=(40, 4))
+    expected = np.linalg.norm(images[:, None] - reference[None], axis=2).min(axis=1)
+    np.testing.assert_allclose(nearest_distances(images, reference), expected, rtol=1e-9)
+
+
+def test_diversity_is_averaged_over_classes() -> None:
+    assert class_diversity(FEATURES, LABELS) == pytest.approx((2 + 4) / 2)
+    three = np.array([[0], [3], [9], [50]], np.float32)
+    assert class_diversity(three, np.array([7, 7, 7, 1])) == pytest.approx((3 + 9 + 6) / 3)
+
+
+def test_single_images_have_no_diversity() -> None:
+    assert class_diversity(FEATURES[1:3], np.array([0, 1])) is None
+
+
+def test_contact_sheet_places_images_row_by_row() -> None:
+    images = np.stack([np.full((4, 4, 3), value, np.uint8) for value in (10, 20, 30)])
+    sheet = contact_sheet(images, columns=2, scale=3, gap=1)
+    assert sheet.size == (1 + 2 * 13, 1 + 2 * 13)
+    assert [sheet.getpixel(at)[0] for at in ((1, 1), (14, 1), (1, 14), (14, 14))] == [10, 20, 30, 224]
+    assert [sheet.getpixel(at)[0] for at in ((0, 5), (12, 12), (13, 5))] == [224, 10, 224]
