@@ -122,8 +122,8 @@ def test_same_arrays_every_time_and_after_saving(
     styles: list[EmojiStyle], packages: Path, tmp_path: Path
 ) -> None:
     first, again = build(styles, packages), build(styles, packages)
-    first.save(tmp_path / "emoji.npz")
-    loaded = EmojiImages.load(tmp_path / "emoji.npz")
+    first.save(tmp_path / "new" / "emoji.npz")
+    loaded = EmojiImages.load(tmp_path / "new" / "emoji.npz")
     for other in (again, loaded):
         for name in ("images", "labels", "style"):
             one, two = getattr(first, name), getattr(other, name)
@@ -273,7 +273,8 @@ def test_demo_styles() -> None:
 
 def test_unreadable_data_set(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", images=np.zeros(3))
-    for name in ("missing.npz", "other.npz"):
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:100])
+    for name in ("missing.npz", "other.npz", "cut.npz"):
         with pytest.raises(DataError, match=f"{name} is not an emoji data set"):
             EmojiImages.load(tmp_path / name)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Literal, Self
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -92,11 +93,12 @@ class EmojiImages:
                     class_names=_text(file["class_names"]),
                     codepoints=_text(file["codepoints"]),
                 )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise DataError(f"{path} is not an emoji data set: {error}") from error
 
     def save(self, path: Path) -> None:
-        """Write an .npz."""
+        """Write an .npz, and the folders above it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             np.savez_compressed(
                 file,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Self
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +76,7 @@ class FeatureStatistics:
         try:
             with np.load(path, allow_pickle=False) as file:
                 mean, covariance, count = file["mu"], file["sigma"], int(file["count"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise StatisticsError(f"{path} holds no feature statistics: {error}") from error
         if covariance.shape != (*mean.shape, *mean.shape):
             raise StatisticsError(f"{path}: mu is {mean.shape} and sigma {covariance.shape}")
