@@ -1,4 +1,4 @@
-"""From pixels to image files, on a thread pool beside the engine."""
+"""From pixels to image files, beside the engine."""
 
 from __future__ import annotations
 
@@ -43,8 +43,12 @@ def encode(image: Image, image_format: ImageFormat) -> bytes:
     return buffer.getvalue()
 
 
+# Up to 64x64 pixels an image is encoded sooner (0.1 to 0.3 ms) than a thread of the pool wakes up.
+INLINE_BYTES = 64 * 64 * 3
+
+
 class Encoder:
-    """A thread pool that encodes."""
+    """Encodes small images at once and large ones on a thread pool."""
 
     def __init__(self, threads: int, metrics: Metrics) -> None:
         """Start no thread before the first image."""
@@ -52,7 +56,9 @@ class Encoder:
         self._metrics = metrics
 
     async def encode(self, image: Image, image_format: ImageFormat) -> bytes:
-        """Encode an image on the pool, as `encode` does."""
+        """Encode an image as `encode` does, without holding up the event loop."""
+        if image.nbytes <= INLINE_BYTES:
+            return self._timed(image, image_format)
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._timed, image, image_format)
 
     def close(self) -> None:

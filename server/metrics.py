@@ -38,7 +38,7 @@ class Metrics:
         )
         self.queue_wait = Histogram(
             "ddo_queue_wait_seconds",
-            "Time from a row's arrival to its place in an engine.",
+            "Time from a row's arrival to its first engine call.",
             ["model"],
             registry=registry,
             buckets=WAIT_SECONDS,

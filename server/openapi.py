@@ -44,7 +44,7 @@ _HEADERS = {
     "X-Model": ("Name of the model.", "string"),
     "X-Model-Version": ("Version of the model.", "integer"),
     "X-Parameters": ("What was made, as JSON.", "string"),
-    "X-Queue-Ms": ("Milliseconds from arrival to the start of the image.", "number"),
+    "X-Queue-Ms": ("Milliseconds from arrival to the first engine call.", "number"),
     "X-Compute-Ms": ("Milliseconds from there to its pixels.", "number"),
     "X-Encode-Ms": ("Milliseconds from there to the file.", "number"),
     "X-Total-Ms": ("Milliseconds from arrival to the file.", "number"),

@@ -135,6 +135,8 @@ def _detail(error: Exception, request: Request) -> str:
 def _headers(error: Exception) -> dict[str, str]:
     if isinstance(error, errors.RetryLaterError):
         return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    if isinstance(error, errors.BodyTimeoutError):
+        return {"Connection": "close"}  # What may still come is no new request.
     if isinstance(error, HTTPException):
         return dict(error.headers or {})
     return {}

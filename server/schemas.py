@@ -74,7 +74,7 @@ class Parameters(BaseModel):
 class Timings(BaseModel):
     """Where the time went, in milliseconds; the first three follow each other and fill the total."""
 
-    queue_ms: float = Field(description="From arrival to the start of the first image.")
+    queue_ms: float = Field(description="From arrival to the first engine call.")
     compute_ms: float = Field(description="From there to the pixels of the last image.")
     encode_ms: float = Field(description="From there to the last image file.")
     total_ms: float = Field(description="From arrival to the last image file.")

@@ -162,11 +162,11 @@ def _parameters(model: ServedModel, request: ImageRequest) -> Parameters:
 
 def _timings(tickets: Sequence[Ticket], ended: float) -> Timings:
     arrival = tickets[0].arrival
-    opened = min(ticket.opened or ended for ticket in tickets)
+    started = min(ticket.started or ended for ticket in tickets)
     finished = max(ticket.finished or ended for ticket in tickets)
     return Timings(
-        queue_ms=_milliseconds(opened - arrival),
-        compute_ms=_milliseconds(finished - opened),
+        queue_ms=_milliseconds(started - arrival),
+        compute_ms=_milliseconds(finished - started),
         encode_ms=_milliseconds(ended - finished),
         total_ms=_milliseconds(ended - arrival),
     )

@@ -29,7 +29,7 @@ class Ticket:
         deadline: when nobody wants it any more.
         future: gets the image, (H, W, 3) uint8 RGB, or a ServeError.
         row: the engine's row once it is open.
-        opened: when its computation began.
+        started: when the turn of its first engine call began.
         finished: when its pixels were there.
     """
 
@@ -39,7 +39,7 @@ class Ticket:
     deadline: float
     future: Future[Image] = field(default_factory=Future)
     row: Row | None = None
-    opened: float | None = None
+    started: float | None = None
     finished: float | None = None
 
     @property

@@ -106,9 +106,10 @@ class Worker:
 
     def turn(self) -> None:
         """Load what is to be loaded, drop what nobody wants, admit what has a place, make one engine call."""
+        now = self._clock()
         with self._wake:
             arrivals, self._arrivals = self._arrivals, []
-            dropped = self._scheduler.drop(self._clock())
+            dropped = self._scheduler.drop(now)
             admitted = self._scheduler.admit()
         for model, load, future in arrivals:
             self._load(model, load, future)
@@ -117,6 +118,7 @@ class Worker:
         for ticket in admitted:
             self._open(ticket)
         if batch := self._scheduler.batch():
+            self._start(batch, now)
             self._advance(batch)
 
     def _run(self) -> None:
@@ -153,14 +155,19 @@ class Worker:
         future.set_result(engine)
 
     def _open(self, ticket: Ticket) -> None:
-        ticket.opened = self._clock()
-        self._metrics.queue_wait.labels(ticket.model).observe(ticket.opened - ticket.arrival)
         try:
             ticket.row = self._engines[ticket.model].open(ticket.request)
         except Exception as error:
             self._fail([ticket], error)
         else:
             self._cost.observe_row(ticket.model, ticket.row.calls_left)
+
+    def _start(self, batch: Sequence[Ticket], now: float) -> None:
+        """Note when each row first takes part in a call: an open row may still wait for its lane."""
+        for ticket in batch:
+            if ticket.started is None:
+                ticket.started = now
+                self._metrics.queue_wait.labels(ticket.model).observe(now - ticket.arrival)
 
     def _advance(self, batch: Sequence[Ticket]) -> None:
         model = batch[0].model

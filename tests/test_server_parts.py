@@ -13,9 +13,11 @@ import pytest
 import structlog
 from fake_server import version
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
 from server import logs
 from server.catalogue import Catalogue
+from server.cli import cli
 from server.encoding import ImageFormat, encode
 from server.errors import NotAcceptableError
 from server.negotiation import bare_image
@@ -147,3 +149,18 @@ def test_people_at_a_terminal_get_lines_of_words() -> None:
     structlog.get_logger("test").info("hello", port=1)
     assert "hello" in stream.getvalue()
     assert not stream.getvalue().startswith("{")
+
+
+@pytest.mark.usefixtures("root_logger")
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (["--model", "nowhere"], 1, "nowhere"),
+        (["--port", "99999"], 2, "port"),
+        (["--config", "nowhere.toml"], 2, "nowhere.toml"),
+    ],
+)
+def test_a_server_that_cannot_start_says_why(options: list[str], code: int, says: str) -> None:
+    result = CliRunner().invoke(cli, options)
+    assert result.exit_code == code
+    assert says in result.output

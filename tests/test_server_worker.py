@@ -68,13 +68,14 @@ def test_an_image_is_that_of_its_request_whoever_shares_the_batch(clock: Clock) 
     assert fake.rows == []
 
 
-def test_times_are_told(clock: Clock) -> None:
-    worker, _ = make(clock, cost_s=2.0, capacity=1)
+@pytest.mark.parametrize("capacity", [1, 2])
+def test_times_are_told(clock: Clock, capacity: int) -> None:
+    worker, _ = make(clock, cost_s=2.0, capacity=capacity, max_rows=1)
     first, second = ticket(clock), ticket(clock)
     worker.submit([first, second])
     turn_until(worker, second.future.done)
-    assert (first.opened, first.finished) == (0.0, 6.0)
-    assert (second.opened, second.finished) == (6.0, 12.0)
+    assert (first.started, first.finished) == (0.0, 6.0)
+    assert (second.started, second.finished) == (6.0, 12.0)
 
 
 def test_a_cancelled_row_costs_at_most_the_call_in_progress(clock: Clock) -> None:
