@@ -79,11 +79,12 @@ class Buckets:
         return sum(self._plan(rows)[0] / rows for rows in range(1, most + 1)) / most
 
     def _plan(self, rows: int) -> tuple[float, tuple[int, ...]]:
-        """Return the lowest cost of `rows` rows, and its calls' sizes."""
+        """Return the lowest cost of `rows` rows and its calls' sizes; of equal plans that of fewer calls."""
         plans: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
         for held in range(1, rows + 1):
             rests = [(size, plans[max(held - size, 0)]) for size in self.sizes]
-            plans.append(min((cost + self.call_cost + size, (size, *sizes)) for size, (cost, sizes) in rests))
+            options = [(cost + self.call_cost + size, (size, *sizes)) for size, (cost, sizes) in rests]
+            plans.append(min(options, key=lambda plan: (plan[0], len(plan[1]))))
         return plans[rows]
 
 
