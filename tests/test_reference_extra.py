@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -12,7 +13,7 @@ from reference import DATA, Reference, at_noise_level, fill, load, load_arrays, 
 from torch import Tensor
 
 from engines.base import ImageRequest
-from engines.solvers import SolverTable, plan
+from engines.solvers import SolverTable, integrate, plan
 from engines.token_sampling import truncate
 from engines.var import VarEngine
 from models import build
@@ -138,19 +139,17 @@ def test_stochastic_heun() -> None:
 
 
 def _sample(reference: Reference, table: SolverTable) -> Tensor:
-    """Follow a table; the fresh noise before step k, two calls each, is the reference's k-th."""
+    """Follow a table; the first step's noise level lies above the churned range, so draws begin at step 1."""
     network = fill(build(reference.init))
     latents = reference.input("latents").double()
     labels = reference["labels"][: len(latents)]
-    state = torch.zeros(table.slots, *latents.shape, dtype=torch.float64)
-    state[0] = table.start * latents + table.start_noise * reference.input("churn_noise", 0)
-    for index, call in enumerate(table.calls):
-        denoised = network(state[0], torch.full((len(latents),), call.sigma), labels)
-        known = torch.cat([state, denoised[None].double()])
-        state = torch.einsum("ij,j...->i...", torch.from_numpy(call.update), known)
-        if call.noise:
-            state[0] += call.noise * reference.input("churn_noise", index // 2 + 1)
-    return state[0]
+    steps = itertools.count(1)
+    return integrate(
+        table,
+        lambda x, sigma: network(x, torch.full((len(x),), sigma), labels),
+        latents,
+        lambda: reference.input("churn_noise", next(steps)).double(),
+    )
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import torch
 from reference import DATA, fill, load_arrays, noise, relative_error
 from torch import Tensor
 
-from engines.solvers import SOLVERS, SolverTable, plan
+from engines.solvers import SOLVERS, integrate, plan
 from models import build
 from models.spec import Churn, DiffusionDefaults
 
@@ -19,20 +19,6 @@ SAMPLER_TOLERANCE = 1e-4
 DEFAULTS = DiffusionDefaults()
 
 Denoiser = Callable[[Tensor, float], Tensor]
-
-
-def integrate(
-    table: SolverTable, denoiser: Denoiser, latents: Tensor, fresh: Callable[[], Tensor] | None = None
-) -> Tensor:
-    slots = [latents * table.start] + [torch.zeros_like(latents)] * (table.slots - 1)
-    if table.start_noise:
-        slots[0] = slots[0] + table.start_noise * fresh()
-    for call in table.calls:
-        known = torch.stack([*slots, denoiser(slots[0], call.sigma)])
-        slots = list(torch.einsum("kj,j...->k...", torch.from_numpy(call.update), known))
-        if call.noise:
-            slots[0] = slots[0] + call.noise * fresh()
-    return slots[0]
 
 
 def denoiser_of(name: str, salt: str = "", labels: Tensor | None = None) -> Denoiser:
@@ -139,6 +125,8 @@ def test_churn_keeps_the_distribution_of_gaussian_data() -> None:
 
 
 def test_errors_say_what_is_possible() -> None:
+    with pytest.raises(ValueError, match="needs a source of noise"):
+        integrate(plan("heun-stochastic", 8, DEFAULTS), gaussian, torch.ones(1))
     with pytest.raises(ValueError, match=r"one of heun.*got 'rk4'"):
         plan("rk4", 8, DEFAULTS)
     with pytest.raises(ValueError, match="too many"):

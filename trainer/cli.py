@@ -17,13 +17,16 @@ from engines.base import Engine
 from engines.errors import EngineError, InvalidRequestError
 from models.errors import ModelError
 from models.version import open_version
+from trainer.config import load_config
 from trainer.emoji import EmojiImages, build_emoji, emoji_classes, emoji_styles
 from trainer.errors import TrainerError
-from trainer.evaluate import SamplingPlan
+from trainer.evaluate import Evaluation, SamplingPlan
 from trainer.evaluate import evaluate as judge
 from trainer.features import EfficientNetLite0
 from trainer.grid import contact_sheet
 from trainer.npm import TarballStore
+from trainer.publish import publish_run
+from trainer.runner import training_progress, watch
 
 
 class _Group(TyperGroup):
@@ -106,3 +109,41 @@ def evaluate(
         out.write_text(figures + "\n")
     if sheet is not None:
         contact_sheet(generated[: len(emoji_images.class_names)], columns=16, scale=2).save(sheet)
+
+
+@app.command()
+def pretrain(
+    config: Annotated[Path, typer.Argument(help="TOML file of the run.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="Folder of the run; one that exists is resumed.")],
+) -> None:
+    """Train a denoiser by maximum likelihood."""
+    settings = load_config(config)
+    with training_progress() as progress:
+        run = watch(settings, out, progress)
+    typer.echo(f"{out}: {run.seen} images")
+
+
+@app.command()
+def publish(
+    config: Annotated[Path, typer.Argument(help="TOML file of the run.", exists=True, dir_okay=False)],
+    run: Annotated[Path, typer.Argument(help="Folder of the run.", exists=True, file_okay=False)],
+    registry: Annotated[Path, typer.Option(help="Registry that gets a new version.")] = Path("registry"),
+    directory: Annotated[
+        Path | None, typer.Option(help="Write the version into this folder, outside a registry.")
+    ] = None,
+    metrics: Annotated[
+        Path | None, typer.Option(help="JSON file of `evaluate`, for the record.", exists=True)
+    ] = None,
+) -> None:
+    """Publish a run's moving average as a model version."""
+    figures = Evaluation.model_validate_json(metrics.read_text()) if metrics else None
+    with _progress() as progress:
+        version = publish_run(
+            load_config(config),
+            run,
+            registry=registry,
+            directory=directory,
+            figures=figures,
+            progress=progress,
+        )
+    typer.echo(str(version.directory))

@@ -31,7 +31,7 @@ class DataConfig(_Section):
 
 
 class LossConfig(_Section):
-    """Noise levels of training: ln(sigma) is normal with this mean and deviation (Karras et al. 2022, Table 1)."""
+    """Noise levels of training: mean and deviation of ln(sigma) (Karras et al. 2022, Table 1)."""
 
     p_mean: float = -1.2
     p_std: float = 1.2
@@ -59,6 +59,8 @@ class PretrainConfig(_Section):
             images seen.
         precision: of the forward and backward pass; weights and sums stay float32.
         compile: use `torch.compile` (a minute or two at start, then faster; needs a C++ compiler).
+        licence: of the published weights.
+        golden_class: class of the image that servers check the published weights by.
         checkpoint_seconds, grid_images: how often the state is saved and a sample grid is drawn.
     """
 
@@ -73,8 +75,10 @@ class PretrainConfig(_Section):
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "bf16"
     compile: bool = True
+    licence: str = "Apache-2.0"
+    golden_class: int = Field(default=0, ge=0)
     checkpoint_seconds: float = Field(default=180.0, gt=0)
-    grid_images: int = Field(default=100_000, ge=1)
+    grid_images: int = Field(default=50_000, ge=1)
 
 
 def load_config(path: Path) -> PretrainConfig:

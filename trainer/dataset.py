@@ -53,7 +53,7 @@ class LabelledImages:
             raise DataError(f"labels must lie in 0 to {len(names) - 1}")
         empty = sorted(set(range(len(names))) - set(labels.tolist()))
         if empty:
-            raise DataError(f"{len(empty)} classes have no image, the first is {empty[0]} ({names[empty[0]]})")
+            raise DataError(f"{len(empty)} classes have no image, first {empty[0]} ({names[empty[0]]})")
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
         return cls(F.pixel_unshuffle(pixels, config.fold), torch.from_numpy(labels), names)
 

@@ -16,7 +16,13 @@ def draw_sigma(count: int, p_mean: float, p_std: float, generator: torch.Generat
 
 
 def denoising_loss(
-    denoiser: Denoiser, images: Tensor, labels: Tensor, sigma: Tensor, noise: Tensor, sigma_data: float
+    denoiser: Denoiser,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    sigma: Tensor,
+    noise: Tensor,
+    sigma_data: float,
 ) -> Tensor:
     """Return lambda(sigma) |D(x + sigma n) - x|^2, averaged over the batch, its channels and its pixels.
 
@@ -26,7 +32,8 @@ def denoising_loss(
         labels: (B, classes) one-hot.
         sigma: (B,).
         noise: like `images`, standard normal.
-        sigma_data: of the denoiser's preconditioning; lambda = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2.
+        sigma_data: of the denoiser's preconditioning, in
+            lambda = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2.
     """
     level = sigma.reshape(-1, 1, 1, 1)
     weight = (level**2 + sigma_data**2) / (level * sigma_data) ** 2

@@ -94,8 +94,8 @@ class Pretraining:
                 loss = torch.stack(losses).mean().item()
                 if not math.isfinite(loss):
                     raise NonFiniteLossError(
-                        f"the loss is {loss} after {self.seen} images; {self.directory} holds the last good state. "
-                        "Lower the learning rate or use precision = 'fp32'."
+                        f"the loss is {loss} after {self.seen} images; {self.directory} holds the last good "
+                        "state. Lower the learning rate or use precision = 'fp32'."
                     )
                 now = clock()
                 if now - saved >= self.config.checkpoint_seconds:
@@ -117,9 +117,16 @@ class Pretraining:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.seen, config.images, config.optimizer)
         with self._precision():
-            loss = denoising_loss(self.network, images, labels, sigma, noise, float(self.network.sigma_data))
+            loss = denoising_loss(
+                self.network,
+                images,
+                labels,
+                sigma=sigma,
+                noise=noise,
+                sigma_data=float(self.network.sigma_data),  # type: ignore[arg-type]
+            )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.network.parameters(), config.optimizer.clip_norm, foreach=True)
         self.optimizer.step()
         self.seen += config.batch
