@@ -148,7 +148,7 @@ class Middle(nn.Module):
 class Encoder(nn.Module):
     """Pixels (B, 3, H, W) to features (B, z_channels, H / 16, W / 16).
 
-    That of VQGAN (Esser et al. 2021, arXiv 2012.09841, Appendix A, Table 7) with five resolutions.
+    The encoder of VQGAN (Esser et al. 2021, arXiv 2012.09841, Table 7) with five resolutions.
     """
 
     def __init__(self, ch: int, z_channels: int) -> None:

@@ -26,7 +26,7 @@ class SelfAttention(nn.Module):
 
     With `attn_l2_norm` queries and keys are L2-normalised in float32 and each head's queries multiplied by
     exp(min(scale_mul, ln 100)), so that attention is a cosine with a learned temperature (Tian et al. 2024,
-    arXiv 2404.02905, Appendix A; Henry et al. 2020, arXiv 2010.04245). Without it the scale is
+    arXiv 2404.02905, Section 3.3; Henry et al. 2020, arXiv 2010.04245). Without it the scale is
     0.25 / sqrt(head_dim). Queries and values have a bias, keys none.
     """
 
