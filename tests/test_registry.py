@@ -190,7 +190,7 @@ def test_kill_at_any_moment(calls: int, registry: Registry, monkeypatch: pytest.
 
 def test_publishers_at_once_do_not_disturb_each_other(registry: Registry) -> None:
     threads, each = 4, 5
-    meet = threading.Barrier(threads)
+    meet = threading.Barrier(threads, timeout=10)
 
     def work(number: int) -> None:
         for turn in range(each):
@@ -206,6 +206,23 @@ def test_publishers_at_once_do_not_disturb_each_other(registry: Registry) -> Non
     opened = [registry.verify("tiny", number) for number in registry.versions("tiny")]
     contents = {(version.directory / "notes.txt").read_text() for version in opened}
     assert len(contents) == threads * each
+
+
+def test_a_number_that_another_publisher_took_meanwhile(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def late(path: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "rename", rename)
+        registry.publish(write("rival"))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    version = registry.publish(write("late"))
+    assert version.number == 2
+    assert (registry.open("tiny", 1).directory / "notes.txt").read_text() == "rival"
+    assert (version.directory / "notes.txt").read_text() == "late"
 
 
 def test_a_published_network_is_the_network(registry: Registry) -> None:
