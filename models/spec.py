@@ -55,7 +55,7 @@ Codec = Annotated[PixelCodec | VqvaeCodec | SdVaeCodec, Field(discriminator="kin
 
 
 class Churn(_Frozen):
-    """Stochasticity of Heun's method (Karras et al. 2022, Algorithm 2); the defaults are ImageNet-64's (Table 5)."""
+    """Stochasticity of Heun's method (Karras et al. 2022, Algorithm 2), set for ImageNet-64 (Table 5)."""
 
     s_churn: float = Field(default=40.0, ge=0)
     s_min: float = Field(default=0.05, ge=0)
