@@ -15,6 +15,7 @@ from engines.base import ImageRequest
 from engines.buckets import Buckets, powers_of_two
 from engines.diffusion_row import DiffusionRow
 from engines.diffusion_step import DiffusionStep
+from engines.digests import RowDigests
 from engines.errors import EngineError
 from engines.pixels import Decoder, Pixels, to_pixels
 from engines.solvers import SolverTable, plan
@@ -72,6 +73,7 @@ class DiffusionEngine:
         self._can_guide = step.guide is not None
         self._device = backend.device
         self._decoder = decoder
+        self._step = step
         self._run = backend.compile(step)
         self._rows: set[DiffusionRow] = set()
         self._table = lru_cache(maxsize=TABLES_KEPT)(self._plan)
@@ -182,13 +184,15 @@ class DiffusionEngine:
         state = torch.randn(1, SLOTS, *self._shape, generator=torch.Generator().manual_seed(0))
 
         def run(size: int) -> Tensor:
-            return self._run(
-                state.expand(size, -1, -1, -1, -1).to(self._device),
-                self._tensor([1.0] * size),
-                torch.zeros(size, dtype=torch.int64, device=self._device),
-                self._tensor([np.eye(SLOTS, SLOTS + 1, k=1)] * size),
-                self._tensor([1.5] * size) if lane == "guided" else None,
-            )
+            with RowDigests(self._step, size) as digests:
+                result = self._run(
+                    state.expand(size, -1, -1, -1, -1).to(self._device),
+                    self._tensor([1.0] * size),
+                    torch.zeros(size, dtype=torch.int64, device=self._device),
+                    self._tensor([np.eye(SLOTS, SLOTS + 1, k=1)] * size),
+                    self._tensor([1.5] * size) if lane == "guided" else None,
+                )
+            return digests.with_result(result)
 
         return Buckets.find(run, powers_of_two(self.max_rows), CALL_COST)
 

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor
 
 from engines.buckets import Buckets, powers_of_two
+from engines.digests import RowDigests
 from engines.kv_cache import KeyValueCache
 from models.networks.var import VAR, Modulation
 
 MODULATIONS_KEPT = 128
 """Classes whose modulation is kept; with 16 layers of width 1024 one takes 0.4 MB in float32."""
+
+PROBES = 4
+"""Sequences that the search for batch sizes tries: one alone may hide a difference by rounding."""
 
 WEIGHT_TOKENS = 64
 """Reading the weights for one call costs about as much as computing this many tokens."""
@@ -106,18 +110,26 @@ class ScaleDecoder:
 
     def _find_buckets(self, max_branches: int) -> tuple[Buckets, ...]:
         """Try the batch sizes of every scale on one layer and the head: all layers have the same shapes."""
-        branch = self.open(self._var.num_classes)
+        labels = range(max(0, self._var.num_classes + 1 - PROBES), self._var.num_classes + 1)
+        branches = [self.open(label) for label in labels]
         noise = torch.Generator().manual_seed(0)
 
-        def run(scale: int, inputs: Tensor, size: int) -> Tensor:
-            return self._run(scale, [branch] * size, [inputs] * size, depth=1)
+        def run(scale: int, inputs: Sequence[Tensor], size: int) -> Tensor:
+            digests = []
+            for branch, own in zip(branches, inputs, strict=True):
+                with RowDigests(self._var, size) as watched:
+                    logits = self._run(scale, [branch] * size, [own] * size, depth=1)
+                digests.append(watched.with_result(logits))
+            return torch.cat(digests, dim=1)
 
         buckets = []
         for scale, tokens in enumerate(self._var.scales.tokens):
-            inputs = torch.randn(1, tokens, self._var.z_channels, generator=noise).to(branch.label.device)
+            shape = (1, tokens, self._var.z_channels)
+            inputs = [torch.randn(shape, generator=noise).to(branch.label.device) for branch in branches]
             call = partial(run, scale, inputs)
             buckets.append(Buckets.find(call, powers_of_two(max_branches), WEIGHT_TOKENS / tokens))
-        self.close(branch)
+        for branch in branches:
+            self.close(branch)
         return tuple(buckets)
 
     def _label(self, class_id: int) -> Tensor:

@@ -122,7 +122,7 @@ class DhariwalUNet(UNetTrunk):
     ) -> Tensor:
         """Return the raw output F (B, out_channels, H, W) in the compute dtype."""
         x = x.to(self.compute_dtype)
-        emb = self.embed(noise, labels, augment).to(x.dtype)
+        emb = self.embed(noise, labels, augment)
         skips: list[Tensor] = []
         for block in self.enc.values():
             x = block(x, emb) if isinstance(block, UNetBlock) else block(x)

@@ -59,7 +59,7 @@ class Block(nn.Module):
             self.attn_proj = MPConv(out_channels, out_channels, (1, 1))
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """Map (B, in, H, W) and the conditioning (B, emb_channels) to (B, out, H', W')."""
+        """Map (B, in, H, W) and the conditioning (B, emb_channels), float32, to (B, out, H', W')."""
         if self.resample == "down":
             x = F.avg_pool2d(x, 2)
         elif self.resample == "up":
@@ -183,7 +183,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, noise: Tensor, labels: Tensor | None) -> Tensor:
         """Return the raw output F (B, img_channels, H, W) in the compute dtype."""
         x = x.to(self.compute_dtype)
-        emb = self.embed(noise, labels).to(x.dtype)
+        emb = self.embed(noise, labels)
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
         skips: list[Tensor] = []
         for block in self.enc.values():
@@ -228,12 +228,15 @@ class Precond(nn.Module):
         self.logvar_linear = MPConv(logvar_channels, 1)
 
     def prepare_inference(self, dtype: torch.dtype) -> None:
-        """Normalise all weights once (see `MPConv.fold`) and cast the convolutions to `dtype`."""
+        """Normalise all weights once (see `MPConv.fold`) and cast the convolutions to `dtype`.
+
+        Linear layers are conditioning and stay float32.
+        """
         for module in self.modules():
             if isinstance(module, MPConv):
                 module.fold()
-        for part in (self.unet.enc, self.unet.dec, self.unet.out_conv):
-            part.to(dtype)
+                if module.weight.ndim == 4:
+                    module.to(dtype)
 
     def logvar(self, sigma: Tensor) -> Tensor:
         """Return the uncertainty u(sigma) of noise levels (B,), as (B, 1, 1, 1) float32."""

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.networks.rowwise import rowwise_linear
+
 
 @dataclass(frozen=True)
 class Initializer:
@@ -46,8 +48,9 @@ class Linear(nn.Module):
         self.bias = None if values is None else nn.Parameter(values)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (..., in) to (..., out)."""
-        return F.linear(x, self.weight, self.bias)
+        """Map (B, in) to (B, out)."""
+        linear = F.linear if self.training else rowwise_linear
+        return linear(x, self.weight, self.bias)
 
 
 class Conv2d(nn.Module):
@@ -213,10 +216,10 @@ class UNetBlock(nn.Module):
             self.proj = Conv2d(out_channels, out_channels, 1, style.init_zero)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """Map (B, in, H, W) and the conditioning (B, emb_channels) to (B, out, H', W')."""
+        """Map (B, in, H, W) and the conditioning (B, emb_channels), float32, to (B, out, H', W')."""
         shortcut = x if self.skip is None else self.skip(x)
         x = self.conv0(F.silu(self.norm0(x)))
-        condition = self.affine(emb)[:, :, None, None]
+        condition = self.affine(emb)[:, :, None, None].to(x.dtype)
         if self.style.adaptive_scale:
             scale, shift = condition.chunk(2, dim=1)
             x = F.silu(torch.addcmul(shift, self.norm1(x), scale + 1))
@@ -253,7 +256,7 @@ class UNetTrunk(nn.Module):
         return next(self.enc.parameters()).dtype
 
     def cast_convolutions(self, dtype: torch.dtype) -> None:
-        """Cast everything but the conditioning to `dtype`."""
-        for name, module in self.named_children():
-            if not name.startswith("map_"):
+        """Cast convolutions and normalisations; linear layers are conditioning and stay float32."""
+        for module in self.modules():
+            if isinstance(module, Conv2d | nn.GroupNorm):
                 module.to(dtype)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.networks.rowwise import rowwise_linear
+
 _SILU_MAGNITUDE = 0.596  # E[silu(n)^2]^(1/2) for a standard normal n
 
 
@@ -92,5 +94,5 @@ class MPConv(nn.Module):
             weight = weight * gain
         weight = weight.to(x.dtype)
         if weight.ndim == 2:
-            return F.linear(x, weight)
+            return F.linear(x, weight) if self.training else rowwise_linear(x, weight)
         return F.conv2d(x, weight, padding=weight.shape[-1] // 2)

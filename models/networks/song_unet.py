@@ -208,7 +208,7 @@ class SongUNet(UNetTrunk):
     ) -> Tensor:
         """Return the raw output F (B, out_channels, H, W) in the compute dtype."""
         x = x.to(self.compute_dtype)
-        emb = self.embed(noise, labels, augment).to(x.dtype)
+        emb = self.embed(noise, labels, augment)
         auxiliary = x
         skips: list[Tensor] = []
         for name, block in self.enc.items():
