@@ -97,11 +97,11 @@ def test_a_row_past_its_deadline_stops_costing_compute() -> None:
 
 
 def test_an_answer_past_its_deadline_does_not_wait_for_the_call_in_progress() -> None:
-    with serving({"fake": FakeEngine(cost_s=0.25)}) as url, httpx.Client(base_url=url) as client:
+    with serving({"fake": FakeEngine(cost_s=1.0)}) as url, httpx.Client(base_url=url) as client:
         wait_until_ready(client)
         started = time.monotonic()
         assert client.post("/generate", json={"class_id": 1, "deadline_ms": 50}).status_code == 504
-        assert time.monotonic() - started < 0.2
+        assert time.monotonic() - started < 0.8  # a call takes 1 s
 
 
 @contextmanager

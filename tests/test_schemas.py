@@ -1,4 +1,4 @@
-"""The published checkpoints of VAR and its tokenizer load by name, with no tensor missing or left over."""
+"""The published checkpoints load by name, with no tensor missing or left over."""
 
 from __future__ import annotations
 
@@ -13,7 +13,26 @@ from models import build
 TOKENIZERS = {"var-tiny": "var-tiny.vqvae"}
 
 
-@pytest.mark.parametrize("name", ["var-tiny", "var-tiny.vqvae", "var_d16", "var_d30", "vae_ch160v4096z32"])
+NAMES = [
+    "edm-song-vp-tiny-cond",
+    "edm-song-vp-tiny-uncond",
+    "edm-cifar10-cond-vp",
+    "edm-cifar10-uncond-vp",
+    "edm-imagenet-64x64-cond-adm",
+    "edm2-tiny",
+    "edm2-tiny-uncond",
+    "edm2-img64-s",
+    "edm2-img512-xs",
+    "edm2-img512-l",
+    "var-tiny",
+    "var-tiny.vqvae",
+    "var_d16",
+    "var_d30",
+    "vae_ch160v4096z32",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_tensors_are_the_originals(name: str) -> None:
     schema = json.loads((DATA / f"{name}.json").read_text())
     tokenizer = json.loads((DATA / f"{TOKENIZERS[name]}.json").read_text()) if name in TOKENIZERS else None
