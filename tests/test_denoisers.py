@@ -81,7 +81,7 @@ def test_training_normalises_the_stored_weights() -> None:
 @pytest.mark.parametrize(
     ("init", "message"),
     [
-        ({"img_resolution": 16}, "names no class"),
+        ({"img_resolution": 16}, "name no class"),
         ({"class_name": "Unknown"}, "unknown network class 'Unknown'; known: EDMPrecond"),
         ({"class_name": "EDMPrecond", "img_resolution": 16, "img_channels": 3, "wings": 2}, "wings"),
     ],
