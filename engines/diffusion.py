@@ -17,6 +17,7 @@ from engines.diffusion_row import DiffusionRow
 from engines.diffusion_step import DiffusionStep
 from engines.digests import RowDigests
 from engines.errors import EngineError
+from engines.open_rows import OpenRows
 from engines.pixels import Decoder, Pixels, to_pixels
 from engines.solvers import SolverTable, plan
 from models.spec import DiffusionDefaults
@@ -75,7 +76,7 @@ class DiffusionEngine:
         self._decoder = decoder
         self._step = step
         self._run = backend.compile(step)
-        self._rows: set[DiffusionRow] = set()
+        self._rows: OpenRows[DiffusionRow] = OpenRows(capacity, max_rows)
         self._table = lru_cache(maxsize=TABLES_KEPT)(self._plan)
         lanes = ["plain", "guided"] if self._can_guide else ["plain"]
         self._buckets = {lane: self._find_buckets(lane) for lane in lanes}
@@ -97,8 +98,7 @@ class DiffusionEngine:
         Raises:
             EngineError: `capacity` rows are open.
         """
-        if len(self._rows) == self.capacity:
-            raise EngineError(f"{self.capacity} rows are open already; close one first")
+        self._rows.check_room()
         if request.solver is None or request.steps is None:
             raise EngineError("the request was not resolved: it has no solver or steps")
         table = self._table(request.solver, request.steps)
@@ -107,9 +107,9 @@ class DiffusionEngine:
         state[0] = torch.randn(self._shape, generator=generator) * table.start
         if table.start_noise:
             state[0] += torch.randn(self._shape, generator=generator) * table.start_noise
-        row = DiffusionRow(request=request, table=table, state=state.to(self._device), generator=generator)
-        self._rows.add(row)
-        return row
+        return self._rows.add(
+            DiffusionRow(request=request, table=table, state=state.to(self._device), generator=generator)
+        )
 
     @torch.inference_mode()
     def step(self, rows: Sequence[DiffusionRow]) -> None:
@@ -118,12 +118,7 @@ class DiffusionEngine:
         Raises:
             EngineError: too many rows, rows of different lanes, finished or closed ones.
         """
-        if len(rows) > self.max_rows:
-            raise EngineError(f"{len(rows)} rows do not fit into one call of at most {self.max_rows}")
-        if len({row.lane for row in rows}) != 1:
-            raise EngineError("a call needs rows that share a lane")
-        if not all(row in self._rows and row.calls_left for row in rows):
-            raise EngineError("a call needs rows that are open and not finished")
+        self._rows.check_call(rows)
         if rows[0].lane == "decode":
             self._decode(rows)
         else:
@@ -145,8 +140,6 @@ class DiffusionEngine:
         Raises:
             EngineError: the row is not open.
         """
-        if row not in self._rows:
-            raise EngineError("the row is not open")
         self._rows.remove(row)
 
     def _advance(self, rows: Sequence[DiffusionRow]) -> None:

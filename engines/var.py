@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
@@ -13,6 +11,8 @@ from engines import var_request
 from engines.base import ImageRequest
 from engines.buckets import Buckets, powers_of_two
 from engines.errors import EngineError
+from engines.open_rows import OpenRows
+from engines.pixels import Pixels, to_pixels
 from engines.scale_decoder import ScaleDecoder
 from engines.token_sampling import TokenSampler, guide
 from engines.var_row import VarRow
@@ -75,7 +75,7 @@ class VarEngine:
         self._defaults = defaults
         self._num_classes = num_classes
         self._greedy = greedy
-        self._rows: set[VarRow] = set()
+        self._rows: OpenRows[VarRow] = OpenRows(capacity, max_rows)
         self._var = var.to(device).eval()
         self._var.blocks.to(dtype)
         self._vqvae = vqvae.to(device).eval()
@@ -104,8 +104,7 @@ class VarEngine:
         Raises:
             EngineError: `capacity` rows are open.
         """
-        if len(self._rows) == self.capacity:
-            raise EngineError(f"{self.capacity} rows are open already; close one first")
+        self._rows.check_room()
         if request.class_id is None:
             raise EngineError("the request was not resolved: it has no class")
         guidance = request.cfg - 1 if request.var_raw_cfg is None else request.var_raw_cfg
@@ -121,8 +120,7 @@ class VarEngine:
             ),
             features=self._no_features,
         )
-        self._rows.add(row)
-        return row
+        return self._rows.add(row)
 
     @torch.inference_mode()
     def step(self, rows: Sequence[VarRow]) -> None:
@@ -131,18 +129,13 @@ class VarEngine:
         Raises:
             EngineError: too many rows, rows of different lanes, finished or closed ones.
         """
-        if len(rows) > self.max_rows:
-            raise EngineError(f"{len(rows)} rows do not fit into one call of at most {self.max_rows}")
-        if len({row.lane for row in rows}) != 1:
-            raise EngineError("a call needs rows that share a lane")
-        if not all(row in self._rows and row.calls_left for row in rows):
-            raise EngineError("a call needs rows that are open and not finished")
+        self._rows.check_call(rows)
         if rows[0].scale < rows[0].scales:
             self._draw_scale(rows[0].scale, rows)
         else:
             self._decode_pixels(rows)
 
-    def image(self, row: VarRow) -> npt.NDArray[np.uint8]:
+    def image(self, row: VarRow) -> Pixels:
         """Return the finished image, (H, W, 3), uint8 RGB.
 
         Raises:
@@ -158,8 +151,6 @@ class VarEngine:
         Raises:
             EngineError: the row is not open.
         """
-        if row not in self._rows:
-            raise EngineError("the row is not open")
         self._rows.remove(row)
         for branch in row.branches:
             self._transformer.close(branch)
@@ -178,9 +169,8 @@ class VarEngine:
 
     def _decode_pixels(self, rows: Sequence[VarRow]) -> None:
         for count, indices in self._decoder_buckets.calls(len(rows)):
-            images = self._vqvae.decode_features(torch.cat([rows[i].features for i in indices]))[:count]
-            pixels = ((images + 1) * (255 / 2)).round().to(torch.uint8).permute(0, 2, 3, 1)
-            for i, image in zip(indices, pixels.contiguous().cpu().numpy(), strict=False):
+            images = self._vqvae.decode_features(torch.cat([rows[i].features for i in indices]))
+            for i, image in zip(indices[:count], to_pixels(images), strict=False):
                 rows[i].pixels = image
 
     def _find_decoder_buckets(self) -> Buckets:

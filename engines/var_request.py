@@ -6,10 +6,8 @@ import dataclasses
 import math
 
 from engines.base import ImageRequest
-from engines.errors import InvalidRequestError
+from engines.request_checks import check_common, is_scale, require
 from models.spec import VarDefaults
-
-SEEDS = 2**63
 
 
 def settings_of(request: ImageRequest, defaults: VarDefaults) -> VarDefaults:
@@ -28,45 +26,30 @@ def resolve(
     """
     settings = settings_of(request, defaults)
     raw = request.var_raw_cfg
-    _require(
-        request.class_id is not None and 0 <= request.class_id < num_classes,
-        "class_id",
-        f"class_id must be 0 to {num_classes - 1}, got {request.class_id}; the model's class list names them",
-    )
-    _require(0 <= request.seed < SEEDS, "seed", f"seed must be 0 to 2^63 - 1, got {request.seed}")
-    _require(
+    check_common(request, num_classes)
+    require(
         request.steps is None, "steps", "steps is for diffusion models: VAR decodes a fixed set of scales"
     )
-    _require(
+    require(
         request.solver is None, "solver", "solver is for diffusion models: VAR decodes a fixed set of scales"
     )
-    _require(_in_range(request.cfg), "cfg", f"cfg must be 0 or more, got {request.cfg}")
-    _require(
+    require(
         raw is None or request.cfg == 1.0,
         "var_raw_cfg",
         "give cfg or var_raw_cfg, not both: they are one setting",
     )
-    _require(raw is None or _in_range(raw), "var_raw_cfg", f"var_raw_cfg must be 0 or more, got {raw}")
-    _require(
+    require(raw is None or is_scale(raw), "var_raw_cfg", f"var_raw_cfg must be 0 or more, got {raw}")
+    require(
         settings.temperature > 0 and math.isfinite(settings.temperature),
         "temperature",
         f"temperature must be above 0, got {settings.temperature}",
     )
-    _require(
+    require(
         0 <= settings.top_k <= vocab_size,
         "top_k",
         f"top_k must be 0 (off) to {vocab_size}, the size of the codebook, got {settings.top_k}",
     )
-    _require(0 <= settings.top_p <= 1, "top_p", f"top_p must be 0 (off) to 1, got {settings.top_p}")
+    require(0 <= settings.top_p <= 1, "top_p", f"top_p must be 0 (off) to 1, got {settings.top_p}")
     return dataclasses.replace(
         request, temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p
     )
-
-
-def _in_range(guidance: float) -> bool:
-    return guidance >= 0 and math.isfinite(guidance)
-
-
-def _require(holds: bool, field: str, message: str) -> None:
-    if not holds:
-        raise InvalidRequestError(field, message)

@@ -11,27 +11,17 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
-from typer.core import TyperGroup
 
 from models.catalogue import catalogue, find
+from models.command_line import group_that_reports
 from models.convert import describe, find_files, load_networks, provenance, publish
 from models.errors import ModelError
 from models.pull import pull as pull_entry
 from models.registry import Registry
 
-
-class _Group(TyperGroup):
-    """Ends a command that a model's fault stopped with one line and exit code 1."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ModelError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(1) from error
-
-
-app = typer.Typer(cls=_Group, no_args_is_help=True, add_completion=False, help=__doc__)
+app = typer.Typer(
+    cls=group_that_reports(ModelError), no_args_is_help=True, add_completion=False, help=__doc__
+)
 
 RegistryOption = Annotated[
     Path, typer.Option("--registry", help="Folder of the registry.", envvar="DDO_REGISTRY")

@@ -10,11 +10,11 @@ import torch
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from typer.core import TyperGroup
 
 from engines import EngineSettings, load
 from engines.base import Engine
 from engines.errors import EngineError, InvalidRequestError
+from models.command_line import group_that_reports
 from models.errors import ModelError
 from models.version import open_version
 from trainer.config import load_config
@@ -28,19 +28,12 @@ from trainer.npm import TarballStore
 from trainer.publish import publish_run
 from trainer.runner import training_progress, watch
 
-
-class _Group(TyperGroup):
-    """Ends a command that a fault of data, model or request stopped with one line and exit code 1."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (TrainerError, ModelError, EngineError, InvalidRequestError) as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(1) from error
-
-
-app = typer.Typer(cls=_Group, no_args_is_help=True, add_completion=False, help=__doc__)
+app = typer.Typer(
+    cls=group_that_reports(TrainerError, ModelError, EngineError, InvalidRequestError),
+    no_args_is_help=True,
+    add_completion=False,
+    help=__doc__,
+)
 _PACKAGES = Path("data/npm")
 
 data = typer.Typer(no_args_is_help=True, help="Build data sets.")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from models.networks.adm_unet import DhariwalUNet
 from models.networks.edm_layers import UNetTrunk
+from models.networks.preconditioning import precondition
 from models.networks.song_unet import SongUNet
 
 UNETS: Mapping[str, Callable[..., UNetTrunk]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
@@ -69,16 +70,11 @@ class EDMPrecond(nn.Module):
             The denoised estimate (B, C, H, W), float32.
         """
         x = x.float()
-        sigma = sigma.float().reshape(-1, 1, 1, 1)
+        c = precondition(sigma, self.sigma_data)
         if not self.label_dim:
             labels = None
         elif labels is None:
             labels = torch.zeros(1, self.label_dim, device=x.device)
-        variance = sigma**2 + self.sigma_data**2
-        c_skip = self.sigma_data**2 / variance
-        c_out = sigma * self.sigma_data / variance.sqrt()
-        c_in = 1 / variance.sqrt()
-        c_noise = sigma.log().flatten() / 4
-        raw = self.model(c_in * x, c_noise, labels, augment)
-        denoised: Tensor = c_skip * x + c_out * raw.float()
+        raw = self.model(c.c_in * x, c.c_noise, labels, augment)
+        denoised: Tensor = c.c_skip * x + c.c_out * raw.float()
         return denoised

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.networks.mp_layers import MPConv, MPFourier, mp_cat, mp_silu, mp_sum, normalize
+from models.networks.preconditioning import precondition
 
 
 class Block(nn.Module):
@@ -240,7 +241,7 @@ class Precond(nn.Module):
 
     def logvar(self, sigma: Tensor) -> Tensor:
         """Return the uncertainty u(sigma) of noise levels (B,), as (B, 1, 1, 1) float32."""
-        features = self.logvar_fourier(sigma.float().log().flatten() / 4)
+        features = self.logvar_fourier(precondition(sigma, self.sigma_data).c_noise)
         uncertainty: Tensor = self.logvar_linear(features)
         return uncertainty.reshape(-1, 1, 1, 1)
 
@@ -256,13 +257,9 @@ class Precond(nn.Module):
             The denoised estimate (B, C, H, W), float32.
         """
         x = x.float()
-        sigma = sigma.float().reshape(-1, 1, 1, 1)
+        c = precondition(sigma, self.sigma_data)
         if self.label_dim and labels is None:
             labels = torch.zeros(1, self.label_dim, device=x.device)
-        variance = sigma**2 + self.sigma_data**2
-        c_skip = self.sigma_data**2 / variance
-        c_out = sigma * self.sigma_data / variance.sqrt()
-        c_in = 1 / variance.sqrt()
-        raw: Tensor = self.unet(c_in * x, sigma.log().flatten() / 4, labels)
-        denoised: Tensor = c_skip * x + c_out * raw.float()
+        raw: Tensor = self.unet(c.c_in * x, c.c_noise, labels)
+        denoised: Tensor = c.c_skip * x + c.c_out * raw.float()
         return denoised
