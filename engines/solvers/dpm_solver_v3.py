@@ -35,7 +35,7 @@ def dpm_solver_v3(steps: int, sigma_min: float, sigma_max: float, rho: float) ->
     wanted = -np.log(karras_sigmas(steps + 1, sigma_min, sigma_max, rho))
     places = np.abs(grid - wanted[:, None]).argmin(axis=1)
     if np.any(np.diff(places) == 0):
-        raise ValueError(f"{steps} steps are too many for a grid of {STATISTICS_STEPS}; use at most 60")
+        raise ValueError(f"{steps} steps are too many: two noise levels would fall on one point of the grid")
 
     calls = []
     for step in range(steps):
