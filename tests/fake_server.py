@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import uvicorn
+from fastapi import FastAPI
 from fake_engine import FakeEngine
 
 from engines.settings import EngineSettings
@@ -54,7 +55,14 @@ def serving(
         engine = engines[opened.spec.name]
         return engine if isinstance(engine, FakeEngine) else engine()
 
-    app = create_app(settings or Settings(), [versions.get(name) or version(name) for name in engines], load)
+    opened = [versions.get(name) or version(name) for name in engines]
+    with serving_app(create_app(settings or Settings(), opened, load)) as url:
+        yield url
+
+
+@contextmanager
+def serving_app(app: FastAPI) -> Iterator[str]:
+    """Serve an app on a free port of this process; give the URL."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
