@@ -12,8 +12,8 @@ from pathlib import Path
 
 import httpx
 import uvicorn
-from fastapi import FastAPI
 from fake_engine import FakeEngine
+from fastapi import FastAPI
 
 from engines.settings import EngineSettings
 from models.spec import DiffusionDefaults, GoldenImage, Lineage, ModelSpec, PixelCodec
