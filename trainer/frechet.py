@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import reduce
-from pathlib import Path
 from typing import Self
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -43,44 +39,12 @@ class FeatureStatistics:
         deviations = exact - mean
         return cls(mean, deviations.T @ deviations, len(exact))
 
-    @classmethod
-    def over(cls, batches: Iterable[npt.NDArray[np.floating]]) -> Self:
-        """Return the statistics of all batches together, holding one batch at a time."""
-        return reduce(cls.merge, (cls.of(batch) for batch in batches))
-
-    def merge(self, other: Self) -> Self:
-        """Return the statistics of both sets together (Chan, Golub & LeVeque 1979, pairwise update)."""
-        _check_same_features(self, other)
-        count = self.count + other.count
-        shift = other.mean - self.mean
-        between = np.outer(shift, shift) * (self.count * other.count / count)
-        return type(self)(
-            self.mean + shift * (other.count / count), self.scatter + other.scatter + between, count
-        )
-
     @property
     def covariance(self) -> Array:
         """The unbiased covariance, (F, F); raises StatisticsError for fewer than two images."""
         if self.count < 2:
             raise StatisticsError(f"a covariance needs at least 2 images, there are {self.count}")
         return self.scatter / (self.count - 1)
-
-    def save(self, path: Path) -> None:
-        """Write an .npz with the customary `mu` and `sigma`, and `count`."""
-        with path.open("wb") as file:
-            np.savez_compressed(file, mu=self.mean, sigma=self.covariance, count=self.count)
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote; raises StatisticsError where it is something else."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                mean, covariance, count = file["mu"], file["sigma"], int(file["count"])
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
-            raise StatisticsError(f"{path} holds no feature statistics: {error}") from error
-        if covariance.shape != (*mean.shape, *mean.shape):
-            raise StatisticsError(f"{path}: mu is {mean.shape} and sigma {covariance.shape}")
-        return cls(mean, covariance * (count - 1), count)
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
