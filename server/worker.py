@@ -144,6 +144,8 @@ class Worker:
                 future.cancel()
 
     def _load(self, model: str, load: Callable[[], Engine[Any]], future: Future[Engine[Any]]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
         try:
             engine = load()
         except Exception as error:

@@ -201,3 +201,21 @@ def test_an_engine_that_cannot_be_loaded_leaves_the_others_alone(clock: Clock) -
     turn_until(worker, served.future.done)
     with pytest.raises(RuntimeError, match="no such backend"):
         failed.result(0)
+
+
+def test_an_engine_that_nobody_waits_for_any_more_does_not_end_the_thread(clock: Clock) -> None:
+    worker, _ = make(clock)
+    abandoned = worker.attach("abandoned", lambda: FakeEngine(sleep=clock.advance))
+    assert abandoned.cancel()
+
+    def load() -> FakeEngine:
+        late.cancel()
+        return FakeEngine(sleep=clock.advance)
+
+    late = worker.attach("late", load)
+    worker.turn()
+    assert isinstance(late.result(0), FakeEngine)
+    usual = ticket(clock)
+    worker.submit([usual])
+    turn_until(worker, usual.future.done)
+    assert usual.future.result(0) is not None
