@@ -26,7 +26,6 @@ from models.spec import (
     ModelSpec,
     NetworkSpec,
     PixelCodec,
-    SdVaeCodec,
     VarDefaults,
     VqvaeCodec,
 )
@@ -168,9 +167,6 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     version = edm2_version(tmp_path)
     with pytest.raises(EngineError, match="device 'abacus' cannot be used"):
         engines.load(version, EngineSettings(device="abacus"))
-    latent = ModelVersion(tmp_path, version.spec.model_copy(update={"codec": SdVaeCodec()}))
-    with pytest.raises(EngineError, match=r"ddo-serve\[sd-vae\]|cannot load"):
-        engines.load(latent, FLOAT32)
     tokens = ModelVersion(tmp_path, version.spec.model_copy(update={"codec": VqvaeCodec()}))
     with pytest.raises(EngineError, match="cannot decode with the codec 'vqvae'"):
         engines.load(tokens, FLOAT32)
