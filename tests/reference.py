@@ -92,6 +92,19 @@ def fill(module: Module, salt: str = "") -> Module:
     return module.eval().requires_grad_(False)
 
 
+def schema_of(module: nn.Module) -> dict[str, dict[str, Any]]:
+    """Return what a `.json` says under `tensors`."""
+    parameters = dict(module.named_parameters())
+    return {
+        name: {
+            "shape": list(tensor.shape),
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "kind": "parameter" if name in parameters else "buffer",
+        }
+        for name, tensor in module.state_dict().items()
+    }
+
+
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """Return the L2 norm of the difference over that of `expected`; both must have one shape."""
     assert actual.shape == expected.shape, f"{tuple(actual.shape)} is not {tuple(expected.shape)}"

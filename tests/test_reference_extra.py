@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference import DATA, Reference, at_noise_level, fill, load, load_arrays, noise, relative_error
+from reference import (
+    DATA,
+    Reference,
+    at_noise_level,
+    fill,
+    load,
+    load_arrays,
+    noise,
+    relative_error,
+    schema_of,
+)
 from torch import Tensor
 
 from engines.base import ImageRequest
@@ -44,16 +54,8 @@ def reference(request: pytest.FixtureRequest) -> Reference:
 
 def test_tensors_are_the_originals(reference: Reference) -> None:
     network = build(reference.init, reference.spec.get("tokenizer"))
-    parameters = dict(network.named_parameters())
-    assert {
-        name: {
-            "shape": list(tensor.shape),
-            "dtype": str(tensor.dtype).removeprefix("torch."),
-            "kind": "parameter" if name in parameters else "buffer",
-        }
-        for name, tensor in network.state_dict().items()
-    } == reference.spec["tensors"]
-    assert sum(parameter.numel() for parameter in parameters.values()) == reference.spec["parameters"]
+    assert schema_of(network) == reference.spec["tensors"]
+    assert sum(parameter.numel() for parameter in network.parameters()) == reference.spec["parameters"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from reference import DATA
+from reference import DATA, schema_of
 
 from models import build
 
@@ -38,13 +38,5 @@ def test_tensors_are_the_originals(name: str) -> None:
     tokenizer = json.loads((DATA / f"{TOKENIZERS[name]}.json").read_text()) if name in TOKENIZERS else None
     with torch.device("meta"):
         network = build(schema["init"], tokenizer and tokenizer["init"])
-    parameters = dict(network.named_parameters())
-    assert {
-        key: {
-            "shape": list(tensor.shape),
-            "dtype": str(tensor.dtype).removeprefix("torch."),
-            "kind": "parameter" if key in parameters else "buffer",
-        }
-        for key, tensor in network.state_dict().items()
-    } == schema["tensors"]
-    assert sum(parameter.numel() for parameter in parameters.values()) == schema["parameters"]
+    assert schema_of(network) == schema["tensors"]
+    assert sum(parameter.numel() for parameter in network.parameters()) == schema["parameters"]
