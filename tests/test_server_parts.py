@@ -128,7 +128,7 @@ def test_logs_are_one_json_object_a_line_and_hold_no_secret() -> None:
     log.debug("unseen")
     with structlog.contextvars.bound_contextvars(request_id="r1"):
         log.info("seen", hf_token="abc123", settings={"API_KEY": "abc123", "port": 1})
-        logging.getLogger("a.library").warning("from %s", "outside")
+        logging.getLogger("a.package").warning("from %s", "outside")
         try:
             raise RuntimeError("broken")
         except RuntimeError:
@@ -136,7 +136,7 @@ def test_logs_are_one_json_object_a_line_and_hold_no_secret() -> None:
     first, second, third = (json.loads(line) for line in stream.getvalue().splitlines())
     assert (first["event"], first["level"], first["request_id"]) == ("seen", "info", "r1")
     assert (first["hf_token"], first["settings"]) == ("***", {"API_KEY": "***", "port": 1})
-    assert (second["event"], second["logger"], second["request_id"]) == ("from outside", "a.library", "r1")
+    assert (second["event"], second["logger"], second["request_id"]) == ("from outside", "a.package", "r1")
     assert "RuntimeError: broken" in third["exception"]
     assert re.match(r"\d{4}-\d\d-\d\dT", first["timestamp"])
     assert "abc123" not in stream.getvalue()
