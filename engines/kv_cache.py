@@ -40,11 +40,6 @@ class KeyValueCache:
         self._data = torch.empty(depth, 2, slots, heads, length, head_dim, dtype=dtype, device=device)
         self._free = list(range(slots))
 
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes when every slot is full."""
-        return self._data.nbytes
-
     def acquire(self) -> int:
         """Take a slot.
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
-Precision = Literal["auto", "float32", "bfloat16"]
+from engines.settings import Precision
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from models.frozen import FrozenModel
+
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 
 
-class EngineSettings(BaseModel):
+class EngineSettings(FrozenModel):
     """Which backend computes, where, and how wide.
 
     Attributes:
@@ -18,10 +22,8 @@ class EngineSettings(BaseModel):
         max_rows: most rows of one engine call.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     backend: Literal["torch"] = "torch"
     device: str = "cpu"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     threads: int | None = Field(default=None, ge=1)
     max_rows: int = Field(default=8, ge=1)

@@ -8,19 +8,16 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from models.errors import ModelNotFoundError
+from models.frozen import FrozenModel
 from models.spec import Codec, Lineage, ModelSpec, SamplerDefaults
 
 ClassList = Literal["imagenet", "cifar10"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class HubFile(_Frozen):
+class HubFile(FrozenModel):
     """A file in a Hugging Face repository.
 
     Attributes:
@@ -45,7 +42,7 @@ class HubFile(_Frozen):
         return f"https://huggingface.co/{self.repository}/resolve/{self.revision or 'main'}/{self.file}"
 
 
-class UrlFile(_Frozen):
+class UrlFile(FrozenModel):
     """A file on a plain web server, which has no revisions: the first download pins it by SHA-256."""
 
     kind: Literal["url"] = "url"
@@ -65,7 +62,7 @@ class UrlFile(_Frozen):
 RemoteFile = Annotated[HubFile | UrlFile, Field(discriminator="kind")]
 
 
-class CatalogueEntry(_Frozen):
+class CatalogueEntry(FrozenModel):
     """A published model.
 
     Attributes:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -25,6 +25,7 @@ from rich.progress import (
 from models.catalogue import CatalogueEntry, HubFile, RemoteFile, UrlFile
 from models.convert import load_networks, provenance, publish
 from models.errors import DownloadError
+from models.frozen import FrozenModel
 from models.registry import Registry
 from models.version import ModelVersion, record
 
@@ -33,10 +34,8 @@ _TIMEOUT = 30.0
 _PINS_FILE = "pins.json"
 
 
-class Pin(BaseModel):
+class Pin(FrozenModel):
     """What a file was when it was first downloaded."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sha256: str
     revision: str | None = None

@@ -5,17 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from models.frozen import FrozenModel
 
 MODEL_FILE = "model.json"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class NetworkSpec(_Frozen):
+class NetworkSpec(FrozenModel):
     """One network of a model: how to build it and where its weights lie.
 
     Attributes:
@@ -27,21 +25,21 @@ class NetworkSpec(_Frozen):
     weights: str
 
 
-class PixelCodec(_Frozen):
+class PixelCodec(FrozenModel):
     """The network works on RGB in [-1, 1], `fold` x `fold` pixels folded into channels (1: not folded)."""
 
     kind: Literal["pixels"] = "pixels"
     fold: int = Field(default=1, ge=1)
 
 
-class VqvaeCodec(_Frozen):
+class VqvaeCodec(FrozenModel):
     """Tokens of all scales are decoded by the multi-scale VQVAE of the network called `network`."""
 
     kind: Literal["vqvae"] = "vqvae"
     network: str = "vqvae"
 
 
-class SdVaeCodec(_Frozen):
+class SdVaeCodec(FrozenModel):
     """Latents are decoded by a Stable Diffusion VAE: raw = (latent / final_std) * std + mean."""
 
     kind: Literal["sd-vae"] = "sd-vae"
@@ -54,7 +52,7 @@ class SdVaeCodec(_Frozen):
 Codec = Annotated[PixelCodec | VqvaeCodec | SdVaeCodec, Field(discriminator="kind")]
 
 
-class Churn(_Frozen):
+class Churn(FrozenModel):
     """Stochasticity of Heun's method (Karras et al. 2022, Algorithm 2), set for ImageNet-64 (Table 5)."""
 
     s_churn: float = Field(default=40.0, ge=0)
@@ -63,7 +61,7 @@ class Churn(_Frozen):
     s_noise: float = Field(default=1.003, gt=0)
 
 
-class DiffusionDefaults(_Frozen):
+class DiffusionDefaults(FrozenModel):
     """What a diffusion request means when it does not say otherwise (Karras et al. 2022, Table 1)."""
 
     kind: Literal["diffusion"] = "diffusion"
@@ -75,7 +73,7 @@ class DiffusionDefaults(_Frozen):
     churn: Churn = Churn()
 
 
-class VarDefaults(_Frozen):
+class VarDefaults(FrozenModel):
     """What a VAR request means when it does not say otherwise. `top_k` 0 and `top_p` 0: no truncation."""
 
     kind: Literal["var"] = "var"
@@ -87,7 +85,7 @@ class VarDefaults(_Frozen):
 SamplerDefaults = Annotated[DiffusionDefaults | VarDefaults, Field(discriminator="kind")]
 
 
-class Lineage(_Frozen):
+class Lineage(FrozenModel):
     """Where a version comes from.
 
     Attributes:
@@ -103,14 +101,14 @@ class Lineage(_Frozen):
     metrics: dict[str, float] = Field(default_factory=dict)
 
 
-class FileRecord(_Frozen):
+class FileRecord(FrozenModel):
     """Size in bytes and SHA-256 (hexadecimal) of one file of a version."""
 
     size: int
     sha256: str
 
 
-class GoldenImage(_Frozen):
+class GoldenImage(FrozenModel):
     """A request and the image it must give, checked before a version serves.
 
     Attributes:
@@ -126,7 +124,7 @@ class GoldenImage(_Frozen):
     max_mean_error: float = 8.0
 
 
-class ModelSpec(_Frozen):
+class ModelSpec(FrozenModel):
     """The content of `model.json`.
 
     Attributes:

@@ -131,6 +131,10 @@ def seal(directory: Path, spec: ModelSpec) -> ModelVersion:
     """
     files = {file: record(directory / file) for file in list_files(directory)}
     spec.model_copy(update={"files": files}).save(directory)
+    # safetensors writes private files, but a server may run as another user than the publisher.
+    mode = (directory / MODEL_FILE).stat().st_mode
+    for file in files:
+        (directory / file).chmod(mode)
     return open_version(directory)
 
 

@@ -34,7 +34,7 @@ name = "squares"
 images = {images}
 batch = 8
 ema_images = 200
-precision = "fp32"
+precision = "float32"
 compile = false
 golden_class = 1
 checkpoint_seconds = 0.01
@@ -109,6 +109,8 @@ def test_training_learns_the_classes_and_publishes_them(config_file: Path, tmp_p
         progress=Progress(disable=True),
     )
     Registry(tmp_path / "registry").verify("squares")
+    modes = {path.stat().st_mode for path in version.directory.iterdir()}
+    assert len(modes) == 1  # readable alike: weights are not private to the publisher
     assert version.spec.lineage.metrics["training_images"] == 3200
     assert (
         load_file(version.directory / "weights.safetensors")["model.map_layer0.weight"].dtype == torch.float16

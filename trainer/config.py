@@ -6,16 +6,13 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from models.frozen import FrozenModel
 from trainer.errors import TrainerError
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DataConfig(_Section):
+class DataConfig(FrozenModel):
     """Which images to train on.
 
     Attributes:
@@ -30,14 +27,14 @@ class DataConfig(_Section):
     fold: int = Field(default=1, ge=1)
 
 
-class LossConfig(_Section):
+class LossConfig(FrozenModel):
     """Noise levels of training: mean and deviation of ln(sigma) (Karras et al. 2022, Table 1)."""
 
     p_mean: float = -1.2
     p_std: float = 1.2
 
 
-class OptimizerConfig(_Section):
+class OptimizerConfig(FrozenModel):
     """Adam with a constant rate after `warmup_images`, falling linearly over the last `decay_images`."""
 
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -48,7 +45,7 @@ class OptimizerConfig(_Section):
     clip_norm: float = Field(default=1.0, gt=0)
 
 
-class PretrainConfig(_Section):
+class PretrainConfig(FrozenModel):
     """A whole run.
 
     Attributes:
@@ -73,7 +70,7 @@ class PretrainConfig(_Section):
     batch: int = Field(default=64, ge=1)
     ema_images: int = Field(default=50_000, ge=1)
     seed: int = 0
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
     compile: bool = True
     licence: str = "Apache-2.0"
     golden_class: int = Field(default=0, ge=0)

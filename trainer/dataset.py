@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ class LabelledImages:
         try:
             with np.load(config.path, allow_pickle=False) as arrays:
                 content = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, BadZipFile) as error:
             raise DataError(f"cannot read the data set {config.path}: {error}") from error
         missing = {"images", "labels", "class_names"} - content.keys()
         if missing:

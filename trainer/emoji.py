@@ -12,9 +12,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 from rich.progress import Progress
 
+from models.frozen import FrozenModel
 from trainer.errors import DataError
 from trainer.glyphs import GlyphSource, IconifySet, ImageSet
 from trainer.npm import NpmPackage, TarballStore
@@ -26,11 +27,7 @@ HELD_OUT_STYLE = "fxemoji"
 """Never trained on; real images to compare the model's figures with."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class EmojiClass(_Frozen):
+class EmojiClass(FrozenModel):
     """One class; its place in the list is its id.
 
     Attributes:
@@ -42,7 +39,7 @@ class EmojiClass(_Frozen):
     name: str
 
 
-class EmojiStyle(_Frozen):
+class EmojiStyle(FrozenModel):
     """One drawing style and where its drawings come from.
 
     Attributes:

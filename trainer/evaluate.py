@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from rich.progress import Progress
 
 from engines.base import Engine, ImageRequest
+from models.frozen import FrozenModel
 from trainer.emoji import HELD_OUT_STYLE, TRAINING_STYLES, EmojiImages
 from trainer.features import FeatureExtractor, Features, feature_batches
 from trainer.frechet import FeatureStatistics, frechet_distance
@@ -15,11 +16,7 @@ from trainer.metrics import Labels, centroid_accuracy, class_centroids, class_di
 from trainer.sampling import R, generate
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SamplingPlan(_Frozen):
+class SamplingPlan(FrozenModel):
     """Which images a model is judged by. None means: the model's default.
 
     Attributes:
@@ -47,7 +44,7 @@ class SamplingPlan(_Frozen):
         ]
 
 
-class Figures(_Frozen):
+class Figures(FrozenModel):
     """Figures of one set of images; distances are Euclidean, in the extractor's feature space.
 
     Attributes:
@@ -66,7 +63,7 @@ class Figures(_Frozen):
     class_diversity: float | None
 
 
-class Evaluation(_Frozen):
+class Evaluation(FrozenModel):
     """What `evaluate` measures, and of what.
 
     Attributes:

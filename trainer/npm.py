@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from models.frozen import FrozenModel
 from trainer.errors import PackageError
 
 
-class NpmPackage(BaseModel):
+class NpmPackage(FrozenModel):
     """One published version of a package.
 
     Attributes:
@@ -23,8 +24,6 @@ class NpmPackage(BaseModel):
         version: exact, no range.
         integrity: what the registry publishes as `dist.integrity`: `sha512-` and the digest in base64.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^(@[a-z0-9._-]+/)?[a-z0-9._-]+$")
     version: str = Field(pattern=r"^\d+\.\d+\.\d+$")

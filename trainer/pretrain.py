@@ -95,7 +95,7 @@ class Pretraining:
                 if not math.isfinite(loss):
                     raise NonFiniteLossError(
                         f"the loss is {loss} after {self.seen} images; {self.directory} holds the last good "
-                        "state. Lower the learning rate or use precision = 'fp32'."
+                        "state. Lower the learning rate or use precision = 'float32'."
                     )
                 now = clock()
                 if now - saved >= self.config.checkpoint_seconds:
@@ -134,6 +134,6 @@ class Pretraining:
         return loss.detach()
 
     def _precision(self) -> AbstractContextManager[object]:
-        if self.config.precision == "bf16":
+        if self.config.precision == "bfloat16":
             return torch.autocast("cpu", torch.bfloat16)
         return nullcontext()

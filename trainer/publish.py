@@ -84,7 +84,6 @@ def write_version(
     """
     weights = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
     save_file(weights, directory / WEIGHTS)
-    (directory / WEIGHTS).chmod(0o644)  # written as private, but a server may run as another user
     rounded = copy.deepcopy(network)
     rounded.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     golden = GoldenImage(class_id=config.golden_class, seed=0, file=GOLDEN)

@@ -47,6 +47,7 @@ def load_archive(path: Path) -> dict[str, Tensor]:
         with zipfile.ZipFile(path) as archive:
             _check_entries(archive, size)
             content = _read(archive)
+    # zipfile raises NotImplementedError for a compression or version that it does not know.
     except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path.name} is damaged or truncated: {error}") from error
     state = _state_dict(content, path)
