@@ -20,7 +20,7 @@ from rich.progress import Progress
 from typer.testing import CliRunner
 
 from trainer.cli import app
-from trainer.emoji import (
+from trainer.data.emoji import (
     HELD_OUT_STYLE,
     TRAINING_STYLES,
     EmojiClass,
@@ -30,8 +30,8 @@ from trainer.emoji import (
     emoji_classes,
     emoji_styles,
 )
+from trainer.data.npm import NpmPackage, TarballStore
 from trainer.errors import DataError, PackageError
-from trainer.npm import NpmPackage, TarballStore
 
 SIZE = 8
 RED = '<rect width="10" height="10" fill="#f00"/>'

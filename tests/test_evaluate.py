@@ -23,10 +23,10 @@ from models import build
 from models.registry import Registry
 from models.spec import DiffusionDefaults, Lineage, ModelSpec, NetworkSpec, PixelCodec
 from trainer.cli import app
-from trainer.emoji import HELD_OUT_STYLE, TRAINING_STYLES, EmojiImages
+from trainer.data.emoji import HELD_OUT_STYLE, TRAINING_STYLES, EmojiImages
 from trainer.errors import DataError, StatisticsError
-from trainer.evaluate import Evaluation, SamplingPlan, evaluate
-from trainer.features import EfficientNetLite0, feature_batches
+from trainer.evaluation.evaluate import Evaluation, SamplingPlan, evaluate
+from trainer.evaluation.features import EfficientNetLite0, feature_batches
 from trainer.sampling import generate
 
 CLASSES, SIZE = 5, 4

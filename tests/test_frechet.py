@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 
 from trainer.errors import StatisticsError
-from trainer.frechet import FeatureStatistics, frechet_distance
+from trainer.evaluation.frechet import FeatureStatistics, frechet_distance
 
 
 def random_features(seed: int, count: int, size: int) -> np.ndarray:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from trainer.errors import StatisticsError
+from trainer.evaluation.metrics import centroid_accuracy, class_centroids, class_diversity, nearest_distances
 from trainer.grid import contact_sheet
-from trainer.metrics import centroid_accuracy, class_centroids, class_diversity, nearest_distances
 
 FEATURES = np.array([[0, 0], [0, 2], [10, 0], [10, 4]], np.float32)
 LABELS = np.array([0, 0, 1, 1])

@@ -20,14 +20,14 @@ from safetensors.torch import load_file
 from engines import EngineSettings, load
 from engines.base import ImageRequest
 from models.registry import Registry
-from trainer.checkpoint import load_state
 from trainer.config import OptimizerConfig, load_config
-from trainer.dataset import LabelledImages
-from trainer.denoising_loss import denoising_loss
+from trainer.data.dataset import LabelledImages
 from trainer.errors import DataError, NonFiniteLossError, TrainerError
-from trainer.pretrain import Pretraining, learning_rate
+from trainer.objectives.denoising import denoising_loss
 from trainer.publish import publish_run
-from trainer.runner import watch
+from trainer.training.checkpoint import load_state
+from trainer.training.pretrain import Pretraining, learning_rate
+from trainer.training.runner import watch
 
 CONFIG = """
 name = "squares"

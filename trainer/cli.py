@@ -18,15 +18,15 @@ from models.command_line import group_that_reports
 from models.errors import ModelError
 from models.version import open_version
 from trainer.config import load_config
-from trainer.emoji import EmojiImages, build_emoji, emoji_classes, emoji_styles
+from trainer.data.emoji import EmojiImages, build_emoji, emoji_classes, emoji_styles
+from trainer.data.npm import TarballStore
 from trainer.errors import TrainerError
-from trainer.evaluate import Evaluation, SamplingPlan
-from trainer.evaluate import evaluate as judge
-from trainer.features import EfficientNetLite0
+from trainer.evaluation.evaluate import Evaluation, SamplingPlan
+from trainer.evaluation.evaluate import evaluate as judge
+from trainer.evaluation.features import EfficientNetLite0
 from trainer.grid import contact_sheet
-from trainer.npm import TarballStore
 from trainer.publish import publish_run
-from trainer.runner import training_progress, watch
+from trainer.training.runner import training_progress, watch
 
 app = typer.Typer(
     cls=group_that_reports(TrainerError, ModelError, EngineError, InvalidRequestError),

@@ -29,12 +29,12 @@ from models.spec import (
     PixelCodec,
 )
 from models.version import ModelVersion, seal
-from trainer.checkpoint import load_state
 from trainer.config import PretrainConfig
-from trainer.dataset import LabelledImages
+from trainer.data.dataset import LabelledImages
 from trainer.errors import TrainerError
-from trainer.evaluate import Evaluation
+from trainer.evaluation.evaluate import Evaluation
 from trainer.sampling import generate
+from trainer.training.checkpoint import load_state
 
 WEIGHTS, GOLDEN = "weights.safetensors", "golden.png"
 

@@ -9,10 +9,16 @@ from rich.progress import Progress
 
 from engines.base import Engine, ImageRequest
 from models.frozen import FrozenModel
-from trainer.emoji import HELD_OUT_STYLE, TRAINING_STYLES, EmojiImages
-from trainer.features import FeatureExtractor, Features, feature_batches
-from trainer.frechet import FeatureStatistics, frechet_distance
-from trainer.metrics import Labels, centroid_accuracy, class_centroids, class_diversity, nearest_distances
+from trainer.data.emoji import HELD_OUT_STYLE, TRAINING_STYLES, EmojiImages
+from trainer.evaluation.features import FeatureExtractor, Features, feature_batches
+from trainer.evaluation.frechet import FeatureStatistics, frechet_distance
+from trainer.evaluation.metrics import (
+    Labels,
+    centroid_accuracy,
+    class_centroids,
+    class_diversity,
+    nearest_distances,
+)
 from trainer.sampling import R, generate
 
 

@@ -16,10 +16,10 @@ from rich.progress import (
 )
 
 from trainer.config import PretrainConfig
-from trainer.dataset import LabelledImages
+from trainer.data.dataset import LabelledImages
 from trainer.grid import contact_sheet
-from trainer.pretrain import Pretraining
 from trainer.publish import sample
+from trainer.training.pretrain import Pretraining
 
 LOG_FILE = "log.jsonl"
 GRID_CLASSES = 64

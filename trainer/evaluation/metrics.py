@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainer.errors import StatisticsError
-from trainer.features import Features
+from trainer.evaluation.features import Features
 
 Labels = npt.NDArray[np.integer]
 """(N,): the class of each image."""

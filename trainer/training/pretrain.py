@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from models import build
-from trainer.checkpoint import load_state, save_state
 from trainer.config import OptimizerConfig, PretrainConfig
-from trainer.dataset import LabelledImages
-from trainer.denoising_loss import denoising_loss, draw_sigma
-from trainer.ema import WeightAverage
+from trainer.data.dataset import LabelledImages
 from trainer.errors import NonFiniteLossError
+from trainer.objectives.denoising import denoising_loss, draw_sigma
+from trainer.training.checkpoint import load_state, save_state
+from trainer.training.ema import WeightAverage
 
 
 @dataclass(frozen=True)

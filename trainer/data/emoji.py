@@ -16,9 +16,9 @@ from pydantic import Field, TypeAdapter
 from rich.progress import Progress
 
 from models.frozen import FrozenModel
+from trainer.data.glyphs import GlyphSource, IconifySet, ImageSet
+from trainer.data.npm import NpmPackage, TarballStore
 from trainer.errors import DataError
-from trainer.glyphs import GlyphSource, IconifySet, ImageSet
-from trainer.npm import NpmPackage, TarballStore
 
 TRAINING_STYLES = ("noto", "noto_v1", "twemoji", "fluent_flat", "emojitwo", "fluent_3d")
 """What the demo model learns from. `streamline` is left out: its outlines are unlike all others."""

@@ -1,0 +1,1 @@
+"""Real images: where they come from and in which order training sees them."""

@@ -1,0 +1,1 @@
+"""Self-play: pools of fakes, fine-tuning, selection, publication."""

@@ -1,0 +1,1 @@
+"""The loop: optimizer, averages, precision, processes, state on disk."""
