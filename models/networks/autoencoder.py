@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 CHANNEL_MULTIPLIERS = (1, 1, 2, 2, 4)
+"""Widths of the published tokenizer's resolutions, as multiples of its `ch`."""
+
 BLOCKS = 2
 IMAGE_CHANNELS = 3
-REDUCTION = 1 << (len(CHANNEL_MULTIPLIERS) - 1)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -146,14 +149,14 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pixels (B, 3, H, W) to features (B, z_channels, H / 16, W / 16).
+    """Pixels (B, 3, H, W) to features (B, z_channels, H / R, W / R); R = 2^(resolutions - 1).
 
-    The encoder of VQGAN (Esser et al. 2021, arXiv 2012.09841, Table 7) with five resolutions.
+    The encoder of VQGAN (Esser et al. 2021, arXiv 2012.09841, Table 7) with a resolution for each of `ch_mult`.
     """
 
-    def __init__(self, ch: int, z_channels: int) -> None:
+    def __init__(self, ch: int, z_channels: int, ch_mult: Sequence[int]) -> None:
         super().__init__()
-        widths = [ch * multiplier for multiplier in CHANNEL_MULTIPLIERS]
+        widths = [ch * multiplier for multiplier in ch_mult]
         lowest = len(widths) - 1
         self.conv_in = conv3x3(IMAGE_CHANNELS, ch)
         self.down = nn.ModuleList(
@@ -174,11 +177,11 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features (B, z_channels, H / 16, W / 16) to pixels (B, 3, H, W), the encoder mirrored."""
+    """Features (B, z_channels, H / R, W / R) to pixels (B, 3, H, W), the encoder mirrored."""
 
-    def __init__(self, ch: int, z_channels: int) -> None:
+    def __init__(self, ch: int, z_channels: int, ch_mult: Sequence[int]) -> None:
         super().__init__()
-        widths = [ch * multiplier for multiplier in CHANNEL_MULTIPLIERS]
+        widths = [ch * multiplier for multiplier in ch_mult]
         lowest = len(widths) - 1
         self.conv_in = conv3x3(z_channels, widths[-1])
         self.mid = Middle(widths[-1])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.networks.autoencoder import REDUCTION, Decoder, Encoder, conv3x3
+from models.networks.autoencoder import CHANNEL_MULTIPLIERS, Decoder, Encoder, conv3x3
 from models.networks.quantizer import Quantizer
 from models.networks.scales import Scales
 
@@ -19,11 +19,13 @@ class VQVAE(nn.Module):
     cast to a lower precision; everything else works in float32.
 
     Args:
-        patch_nums: side of each scale's token map; images have 16 * `patch_nums[-1]` pixels a side.
+        patch_nums: side of each scale's token map; images have R * `patch_nums[-1]` pixels a side, with R = 16 in
+            the published tokenizer.
         vocab_size: codes in the codebook.
         z_channels: channels of a code.
         ch: channels at full resolution.
         share_quant_resi: number of phi convolutions that the scales share.
+        ch_mult: channels of each resolution as a multiple of `ch`; R = 2^(resolutions - 1).
     """
 
     def __init__(
@@ -33,19 +35,21 @@ class VQVAE(nn.Module):
         z_channels: int = 32,
         ch: int = 160,
         share_quant_resi: int = 4,
+        ch_mult: Sequence[int] = CHANNEL_MULTIPLIERS,
     ) -> None:
         super().__init__()
+        self.reduction = 1 << (len(ch_mult) - 1)
         self.scales = Scales.of(patch_nums)
-        self.encoder = Encoder(ch, z_channels)
+        self.encoder = Encoder(ch, z_channels, ch_mult)
         self.quant_conv = conv3x3(z_channels, z_channels)
         self.quantize = Quantizer(self.scales, vocab_size, z_channels, share_quant_resi)
         self.post_quant_conv = conv3x3(z_channels, z_channels)
-        self.decoder = Decoder(ch, z_channels)
+        self.decoder = Decoder(ch, z_channels, ch_mult)
 
     @property
     def resolution(self) -> int:
         """Pixels along one side of an image."""
-        return REDUCTION * self.scales.sides[-1]
+        return self.reduction * self.scales.sides[-1]
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the ids (B, L), int64, of images (B, 3, resolution, resolution) in [-1, 1]."""
