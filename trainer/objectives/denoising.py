@@ -1,4 +1,4 @@
-"""Maximum-likelihood training of a denoiser (Karras et al. 2022, Eq. 8 and Table 1)."""
+"""Maximum-likelihood training of a denoiser (Karras et al. 2022, arXiv 2206.00364, Eq. 8 and Table 1)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def draw_sigma(count: int, p_mean: float, p_std: float, generator: torch.Generat
     return (torch.randn(count, generator=generator) * p_std + p_mean).exp()
 
 
-def denoising_loss(
+def weighted_errors(
     denoiser: Denoiser,
     images: Tensor,
     labels: Tensor,
@@ -24,7 +24,7 @@ def denoising_loss(
     noise: Tensor,
     sigma_data: float,
 ) -> Tensor:
-    """Return lambda(sigma) |D(x + sigma n) - x|^2, averaged over the batch, its channels and its pixels.
+    """Return lambda(sigma) (D(x + sigma n) - x)^2 of every channel and pixel, (B, C, H, W).
 
     Args:
         denoiser: maps (x, sigma, labels) to the denoised estimate.
@@ -37,4 +37,17 @@ def denoising_loss(
     """
     level = sigma.reshape(-1, 1, 1, 1)
     weight = (level**2 + sigma_data**2) / (level * sigma_data) ** 2
-    return (weight * (denoiser(images + level * noise, sigma, labels) - images).square()).mean()
+    return weight * (denoiser(images + level * noise, sigma, labels) - images).square()
+
+
+def denoising_loss(
+    denoiser: Denoiser,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    sigma: Tensor,
+    noise: Tensor,
+    sigma_data: float,
+) -> Tensor:
+    """Return EDM's loss: `weighted_errors` averaged over the batch, its channels and its pixels."""
+    return weighted_errors(denoiser, images, labels, sigma=sigma, noise=noise, sigma_data=sigma_data).mean()
