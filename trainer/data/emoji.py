@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter
 from rich.progress import Progress
 
 from models.frozen import FrozenModel
+from trainer.data.arrays import ArrayImages
 from trainer.data.glyphs import GlyphSource, IconifySet, ImageSet
 from trainer.data.npm import NpmPackage, TarballStore
 from trainer.errors import DataError
@@ -140,7 +141,7 @@ def build_emoji(
     store: TarballStore,
     size: int,
     progress: Progress,
-) -> EmojiImages:
+) -> ArrayImages:
     """Draw every class in every style that has it; the same arrays every time.
 
     Args:
@@ -170,11 +171,10 @@ def build_emoji(
     missing = sorted(set(range(len(classes))) - set(labels))
     if missing:
         raise DataError(f"no style draws {', '.join(classes[label].name for label in missing)}")
-    return EmojiImages(
+    return ArrayImages(
         images=np.stack(images),
-        labels=np.array(labels, np.int16),
-        style=np.array(style_ids, np.uint8),
-        style_names=tuple(style.name for style in styles),
+        labels=np.array(labels, np.int64),
         class_names=tuple(emoji.name for emoji in classes),
-        codepoints=tuple(emoji.codepoint for emoji in classes),
+        style=np.array(style_ids, np.int64),
+        style_names=tuple(style.name for style in styles),
     )

@@ -1,0 +1,55 @@
+"""The encoder of the Stable Diffusion VAE that EDM2's latent models were trained with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainer.data.latents import Moments
+from trainer.data.pixels import Pixels
+from trainer.errors import DataError
+
+
+class SdVaeEncoder:
+    """Gives the distribution of latents that an image has, in float32.
+
+    EDM2 feeds the VAE images in [0, 1], so this does too (the decoder in `engines.pixels` gives these back).
+
+    Args:
+        repository: on the Hugging Face hub, or the path of a folder.
+        device: where it runs.
+
+    Attributes:
+        repository: as given.
+
+    Raises:
+        DataError: the package `diffusers` or the weights are not here.
+    """
+
+    def __init__(self, repository: str, device: torch.device) -> None:
+        try:
+            from diffusers import AutoencoderKL  # noqa: PLC0415
+        except ImportError:
+            raise DataError(
+                "latents are encoded by the Stable Diffusion VAE: pip install 'ddo-serve[sd-vae]'"
+            ) from None
+        try:
+            vae = AutoencoderKL.from_pretrained(repository, use_safetensors=True)
+        except OSError as error:
+            raise DataError(
+                f"cannot load {repository}: {error}. Where there is no network, download it elsewhere with "
+                f"`hf download {repository}` and copy the hub's cache folder here."
+            ) from error
+        self.repository = repository
+        self._device = device
+        self._vae: Any = vae.to(device).eval().requires_grad_(False)
+
+    @torch.inference_mode()
+    def encode(self, pixels: Pixels) -> Moments:
+        """Return means and deviations, (B, 2 C, H / 8, W / 8) float32, of (B, H, W, 3) uint8 images."""
+        images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float() / 255
+        latents = self._vae.encode(images).latent_dist
+        moments: Moments = torch.cat([latents.mean, latents.std], dim=1).cpu().numpy().astype(np.float32)
+        return moments
