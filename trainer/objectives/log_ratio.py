@@ -1,4 +1,14 @@
-"""log p_theta - log p_ref of images, for DDO (Zheng et al. 2025, arXiv 2503.01103, Eq. 13)."""
+"""log p_theta - log p_ref of images, for DDO (Zheng et al. 2025, arXiv 2503.01103, Eq. 13).
+
+Why float32, always. r is the small difference of two large sums. When every tensor of a small denoiser has
+moved by 0.1 %, r of 3x16x16 images is 0.03 between sums of 720. Against float64 it is then off by 0.2 % of
+its size in float32, by 42 % in float16, and by 217 % in bfloat16, where every fourth sign is wrong. TF32
+has the mantissa of float16, and its switch is the whole process's: the caller leaves it off.
+
+Why a sum. beta is a number per nat of all dimensions. With the same beta a mean over the 768 dimensions has a
+gradient 768 times smaller, and where the sum's discriminator sigmoid(beta r) is 0.17 from 1/2 on average, the
+mean's is 0.0003: nothing is told apart, nothing saturates, and no error says so.
+"""
 
 from __future__ import annotations
 
