@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -65,6 +67,23 @@ def test_statistics_are_exact_far_from_zero() -> None:
     assert statistics.count == 101
     np.testing.assert_allclose(statistics.mean, exact.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(statistics.covariance, np.cov(exact, rowvar=False), rtol=1e-7)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 100), (100, 1), (30, 50, 20), (1,) * 40])
+@pytest.mark.parametrize("offset", [0, 1e4])
+def test_merged_statistics_are_those_of_all_at_once(sizes: tuple[int, ...], offset: float) -> None:
+    features = random_features(5, sum(sizes), 7) + offset
+    parts = [FeatureStatistics.of(part) for part in np.split(features, np.cumsum(sizes)[:-1])]
+    merged, whole = reduce(FeatureStatistics.merge, parts), FeatureStatistics.of(features)
+    assert merged.count == whole.count == sum(sizes)
+    np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(merged.scatter, whole.scatter, rtol=0, atol=1e-9 * np.trace(whole.scatter))
+
+
+def test_sets_of_different_features_do_not_merge() -> None:
+    a, b = FeatureStatistics.of(random_features(8, 9, 4)), FeatureStatistics.of(random_features(8, 9, 5))
+    with pytest.raises(StatisticsError, match="4 features cannot be compared with 5"):
+        a.merge(b)
 
 
 def test_one_image_is_too_few() -> None:

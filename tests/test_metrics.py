@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trainer.errors import StatisticsError
-from trainer.evaluation.metrics import centroid_accuracy, class_centroids, class_diversity, nearest_distances
+from trainer.evaluation.metrics import ClassSums, centroid_accuracy, class_diversity, nearest_distances
 from trainer.grid import contact_sheet
 
 FEATURES = np.array([[0, 0], [0, 2], [10, 0], [10, 4]], np.float32)
@@ -12,16 +12,21 @@ LABELS = np.array([0, 0, 1, 1])
 
 
 def test_centroids_are_class_means() -> None:
-    assert class_centroids(FEATURES, LABELS, 2).tolist() == [[0, 1], [10, 2]]
+    assert ClassSums.of(FEATURES, LABELS, 2).centroids.tolist() == [[0, 1], [10, 2]]
+
+
+def test_sums_of_parts_are_those_of_all() -> None:
+    parts = [ClassSums.of(FEATURES[part], LABELS[part], 2) for part in (slice(0, 3), slice(3, 4))]
+    assert parts[0].merge(parts[1]).centroids.tolist() == [[0, 1], [10, 2]]
 
 
 def test_class_without_an_image_has_no_centroid() -> None:
     with pytest.raises(StatisticsError, match="class 2 has no image"):
-        class_centroids(FEATURES, LABELS, 4)
+        _ = ClassSums.of(FEATURES, LABELS, 4).centroids
 
 
 def test_accuracy_counts_images_nearest_to_their_own_class() -> None:
-    centroids = class_centroids(FEATURES, LABELS, 2)
+    centroids = ClassSums.of(FEATURES, LABELS, 2).centroids
     images = np.array([[1, 1], [9, 2], [8, 8], [4, 1]], np.float32)
     assert centroid_accuracy(images, np.array([0, 1, 1, 0]), centroids) == 1.0
     assert centroid_accuracy(images, np.array([0, 1, 0, 1]), centroids) == 0.5
@@ -47,6 +52,13 @@ def test_diversity_is_averaged_over_classes() -> None:
     assert class_diversity(FEATURES, LABELS) == pytest.approx((2 + 4) / 2)
     three = np.array([[0], [3], [9], [50]], np.float32)
     assert class_diversity(three, np.array([7, 7, 7, 1])) == pytest.approx((3 + 9 + 6) / 3)
+
+
+def test_diversity_of_a_large_class() -> None:
+    features = np.random.default_rng(2).normal(size=(1100, 3))
+    exact = np.linalg.norm(features[:, None] - features[None], axis=2)
+    expected = exact[np.triu_indices(1100, 1)].mean()
+    assert class_diversity(features, np.zeros(1100, int)) == pytest.approx(expected, rel=1e-7)
 
 
 def test_single_images_have_no_diversity() -> None:

@@ -1,174 +1,159 @@
-"""The figures of a trained model: generated images against training images and unseen real ones."""
+"""The figures of a model, and everything that they depend on."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Self
+
 import numpy as np
-import numpy.typing as npt
-from pydantic import Field
 from rich.progress import Progress
 
-from engines.base import Engine, ImageRequest
+from engines.base import Engine
 from models.frozen import FrozenModel
-from trainer.data.emoji import HELD_OUT_STYLE, TRAINING_STYLES, EmojiImages
-from trainer.evaluation.features import FeatureExtractor, Features, feature_batches
-from trainer.evaluation.frechet import FeatureStatistics, frechet_distance
-from trainer.evaluation.metrics import (
-    Labels,
-    centroid_accuracy,
-    class_centroids,
-    class_diversity,
-    nearest_distances,
-)
+from models.version import ModelVersion
+from trainer.errors import DataError
+from trainer.evaluation.extractors import distance_name
+from trainer.evaluation.features import BATCH, ImageBatch
+from trainer.evaluation.images import RealImages
+from trainer.evaluation.judge import Figures, Judge, RealFigures
+from trainer.evaluation.plan import SamplingPlan
 from trainer.sampling import R, generate
 
 
-class SamplingPlan(FrozenModel):
-    """Which images a model is judged by. None means: the model's default.
+class JudgedModel(FrozenModel):
+    """Which model figures are of.
 
     Attributes:
-        images: how many; the classes take turns, so they are balanced.
-        seed: of the first image; each further one adds 1.
+        name: of the model.
+        weights: SHA-256 of the weights of each network by its name, `main` and others.
     """
 
-    images: int = Field(default=10_000, ge=2)
-    seed: int = 0
-    steps: int | None = None
-    solver: str | None = None
-    cfg: float = 1.0
+    name: str
+    weights: dict[str, str]
 
-    def requests(self, classes: int) -> list[ImageRequest]:
-        """Return the requests in order, for a model of so many classes."""
-        return [
-            ImageRequest(
-                class_id=number % classes,
-                seed=self.seed + number,
-                steps=self.steps,
-                solver=self.solver,
-                cfg=self.cfg,
-            )
-            for number in range(self.images)
-        ]
+    @classmethod
+    def of(cls, version: ModelVersion) -> Self:
+        """Return the record of a version."""
+        spec = version.spec
+        weights = {name: spec.files[network.weights].sha256 for name, network in spec.networks.items()}
+        return cls(name=spec.name, weights=weights)
 
 
-class Figures(FrozenModel):
-    """Figures of one set of images; distances are Euclidean, in the extractor's feature space.
+class FrechetReference(FrozenModel):
+    """What the Frechet distance is to.
 
     Attributes:
-        images: how many.
-        frechet_distance: to the training images; only sets of equal size compare.
-        centroid_accuracy: share of images whose nearest class centroid of the training images is
-            their own class's.
-        nearest_training_distance: median distance to the nearest training image.
-        class_diversity: mean distance of two images of one class; None where no class has two.
+        name: what the distance is called: `FID` on Inception-v3 alone.
+        source: the images, or the file of their statistics.
+        images: how many; None where the file does not tell.
+        extractor: whose features they are; None where the file does not tell.
     """
 
-    images: int
-    frechet_distance: float
-    centroid_accuracy: float
-    nearest_training_distance: float
-    class_diversity: float | None
+    name: str
+    source: str
+    images: int | None
+    extractor: str | None
+
+
+class HeldOut(FrozenModel):
+    """Real images that the model has not seen, judged as if they were generated."""
+
+    source: str
+    figures: Figures
 
 
 class Evaluation(FrozenModel):
-    """What `evaluate` measures, and of what.
+    """Figures of a model, and of what.
 
     Attributes:
-        model: its name and the SHA-256 of its weights.
+        model: its name and weights.
+        plan: which images were generated and how, every default filled in.
         extractor: whose features the figures are of; figures of different extractors do not compare.
-        training_styles, held_out_style: the real images.
-        training_images, training_class_diversity: of the images that the model learnt from.
+        frechet: what the Frechet distances are to.
+        real: the real images that the other figures compare with; None: there are no other figures.
         generated: figures of the model.
-        held_out: figures of real images that the model has not seen.
+        held_out: figures of unseen real images, None where there are none.
     """
 
-    model: str
+    model: JudgedModel
     plan: SamplingPlan
     extractor: str
-    training_styles: tuple[str, ...]
-    held_out_style: str
-    training_images: int
-    training_class_diversity: float | None
+    frechet: FrechetReference
+    real: RealFigures | None
     generated: Figures
-    held_out: Figures
+    held_out: HeldOut | None
+
+    def metrics(self) -> dict[str, float]:
+        """Return the model's figures by name, e.g. `frechet_distance_efficientnet-lite0`, for its lineage."""
+        figures = self.generated.model_dump(exclude_none=True)
+        images = figures.pop("images")
+        named = {f"{name}_{self.extractor}": value for name, value in figures.items()}
+        return {f"images_{self.extractor}": float(images), **named}
 
 
-class Judge:
-    """Knows the training images, and compares other images with them.
-
-    Args:
-        training: the images that the model learnt from; every class has at least one.
-        extractor: gives the features.
-        progress: where to show how far it is.
-
-    Raises:
-        StatisticsError: a class has no image.
-    """
-
-    def __init__(self, training: EmojiImages, extractor: FeatureExtractor, progress: Progress) -> None:
-        self.extractor = extractor
-        self._progress = progress
-        self._features = self._extract(training.images)
-        self._statistics = FeatureStatistics.of(self._features)
-        self._centroids = class_centroids(self._features, training.labels, len(training.class_names))
-        self.images = len(training.images)
-        self.class_diversity = class_diversity(self._features, training.labels)
-
-    def figures(self, images: npt.NDArray[np.uint8], labels: Labels) -> Figures:
-        """Return the figures of (N, H, W, 3) images of the classes `labels`, (N,)."""
-        features = self._extract(images)
-        return Figures(
-            images=len(images),
-            frechet_distance=frechet_distance(self._statistics, FeatureStatistics.of(features)),
-            centroid_accuracy=centroid_accuracy(features, labels, self._centroids),
-            nearest_training_distance=float(np.median(nearest_distances(features, self._features))),
-            class_diversity=class_diversity(features, labels),
-        )
-
-    def _extract(self, images: npt.NDArray[np.uint8]) -> Features:
-        return np.concatenate(list(feature_batches(self.extractor, images, self._progress)))
-
-
-def evaluate(
-    engine: Engine[R],
-    data: EmojiImages,
-    plan: SamplingPlan,
-    extractor: FeatureExtractor,
-    *,
-    model: str,
-    progress: Progress,
-) -> tuple[Evaluation, npt.NDArray[np.uint8]]:
-    """Generate images and judge them by the training styles, beside the held-out style.
+def generated_batches(
+    engine: Engine[R], plan: SamplingPlan, classes: int, progress: Progress
+) -> Iterator[ImageBatch]:
+    """Make a plan's images, in order, with the labels that were asked for.
 
     Args:
         engine: makes the images.
-        data: real images of the model's classes, all styles.
-        plan: which images to generate.
-        extractor: gives the features.
-        model: its name and the SHA-256 of its weights, for the record.
+        plan: which.
+        classes: of the model; 0: it is unconditional.
         progress: where to show how far it is.
 
-    Returns:
-        The figures, and the generated images (N, H, W, 3) in the plan's order.
-
     Raises:
-        DataError: `data` lacks one of the styles.
-        StatisticsError: `data` lacks a class.
         InvalidRequestError: the model cannot make one of the images.
     """
-    held_out = data.of_styles(HELD_OUT_STYLE)
-    judge = Judge(data.of_styles(*TRAINING_STYLES), extractor, progress)
-    requests = plan.requests(len(data.class_names))
-    images = np.stack(list(generate(engine, requests, progress)))
-    labels = np.arange(plan.images) % len(data.class_names)
-    evaluation = Evaluation(
+    images = generate(engine, plan.requests(classes), progress)
+    labels = plan.labels(classes)
+    start = 0
+    while found := list(islice(images, BATCH)):
+        yield np.stack(found), None if labels is None else labels[start : start + len(found)]
+        start += len(found)
+
+
+def evaluate(
+    judge: Judge,
+    batches: Iterable[ImageBatch],
+    *,
+    model: JudgedModel,
+    plan: SamplingPlan,
+    held_out: RealImages | None = None,
+) -> Evaluation:
+    """Judge a model's images beside real ones that it has not seen.
+
+    Args:
+        judge: knows the real images.
+        batches: the images of `plan`: those of `generated_batches`, or the same read from a file.
+        model: which model made them.
+        plan: how, every default filled in (`SamplingPlan.resolved`).
+        held_out: real images that the model has not seen.
+
+    Raises:
+        StatisticsError: there are too few images, or a feature is not finite.
+        DataError: there are not as many images as planned.
+    """
+    generated = judge.figures_of(batches, total=plan.images)
+    if generated.images != plan.images:
+        raise DataError(f"{plan.images} images were planned, {generated.images} were given")
+    statistics, extractor = judge.statistics, judge.extractor.name
+    unseen = None
+    if held_out is not None:
+        figures = judge.figures_of(held_out.batches(), total=len(held_out))
+        unseen = HeldOut(source=held_out.source, figures=figures)
+    return Evaluation(
         model=model,
         plan=plan,
-        extractor=extractor.name,
-        training_styles=TRAINING_STYLES,
-        held_out_style=HELD_OUT_STYLE,
-        training_images=judge.images,
-        training_class_diversity=judge.class_diversity,
-        generated=judge.figures(images, labels),
-        held_out=judge.figures(held_out.images, held_out.labels),
+        extractor=extractor,
+        frechet=FrechetReference(
+            name=distance_name(extractor),
+            source=statistics.source,
+            images=statistics.images,
+            extractor=statistics.extractor,
+        ),
+        real=judge.real,
+        generated=generated,
+        held_out=unseen,
     )
-    return evaluation, images

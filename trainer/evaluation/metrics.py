@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Self
+
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from trainer.errors import StatisticsError
-from trainer.evaluation.features import Features
-
-Labels = npt.NDArray[np.integer]
-"""(N,): the class of each image."""
-
-_CHUNK = 1024
+from trainer.evaluation.distances import distance_chunks
+from trainer.evaluation.features import Features, Labels
 
 
-def class_centroids(features: Features, labels: Labels, classes: int) -> npt.NDArray[np.float64]:
-    """Return the mean feature of each class, (classes, F).
+@dataclass(frozen=True)
+class ClassSums:
+    """Sums of features, class by class.
 
-    Raises:
-        StatisticsError: a class has no image.
+    Attributes:
+        sums: (classes, F) float64.
+        counts: (classes,).
     """
-    counts = np.bincount(labels, minlength=classes)
-    if not counts.all():
-        raise StatisticsError(f"class {int(np.argmin(counts))} has no image, so it has no centroid")
-    sums = np.zeros((classes, features.shape[1]))
-    np.add.at(sums, labels, features)
-    return sums / counts[:, None]
+
+    sums: npt.NDArray[np.float64]
+    counts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, features: Features, labels: Labels, classes: int) -> Self:
+        """Return the sums of (N, F) features of the classes `labels`, (N,)."""
+        sums = np.zeros((classes, features.shape[1]))
+        np.add.at(sums, labels, features)
+        return cls(sums, np.bincount(labels, minlength=classes))
+
+    def merge(self, other: Self) -> Self:
+        """Return the sums of both sets together."""
+        return type(self)(self.sums + other.sums, self.counts + other.counts)
+
+    @property
+    def centroids(self) -> npt.NDArray[np.float64]:
+        """The mean feature of each class, (classes, F); raises StatisticsError if a class has no image."""
+        if not self.counts.all():
+            raise StatisticsError(f"class {int(np.argmin(self.counts))} has no image, so it has no centroid")
+        return self.sums / self.counts[:, None]
 
 
 def centroid_accuracy(features: Features, labels: Labels, centroids: npt.NDArray[np.float64]) -> float:
     """Return the share of images whose nearest class centroid (Euclidean) is their own class's."""
-    nearest = _distances(features, centroids).argmin(dim=1).numpy()
-    return float((nearest == labels).mean())
+    nearest = torch.cat([chunk.argmin(dim=1) for chunk in distance_chunks(features, centroids)])
+    return float((nearest.numpy() == labels).mean())
 
 
 def nearest_distances(features: Features, reference: Features) -> npt.NDArray[np.float64]:
@@ -41,7 +56,8 @@ def nearest_distances(features: Features, reference: Features) -> npt.NDArray[np
 
     Compared with the same figure of unseen real images it tells memorisation: copies are nearer.
     """
-    distances: npt.NDArray[np.float64] = _distances(features, reference).amin(dim=1).numpy()
+    chunks = [chunk.amin(dim=1) for chunk in distance_chunks(features, reference)]
+    distances: npt.NDArray[np.float64] = torch.cat(chunks).numpy()
     return distances
 
 
@@ -50,13 +66,10 @@ def class_diversity(features: Features, labels: Labels) -> float | None:
 
     Classes with a single image are left out; None where every class is.
     """
-    members = (torch.from_numpy(features[labels == label]).double() for label in np.unique(labels))
-    means = [torch.pdist(group).mean().item() for group in members if len(group) > 1]
+    groups = (features[labels == label] for label in np.unique(labels))
+    means = [
+        sum(chunk.sum().item() for chunk in distance_chunks(group, group)) / (len(group) * (len(group) - 1))
+        for group in groups
+        if len(group) > 1
+    ]
     return float(np.mean(means)) if means else None
-
-
-def _distances(features: npt.NDArray[np.floating], reference: npt.NDArray[np.floating]) -> Tensor:
-    # Distances come from a matrix product, which in float32 would lose small ones.
-    targets = torch.from_numpy(reference).double()
-    chunks = [features[start : start + _CHUNK] for start in range(0, len(features), _CHUNK)]
-    return torch.cat([torch.cdist(torch.from_numpy(chunk).double(), targets) for chunk in chunks])
