@@ -6,10 +6,10 @@ Normalised that is p_theta ~ p_ref^(1 - 1/beta) p_data^(1/beta), and alpha only 
 A model that stays normalised, as VAR does, cannot take that shift. With alpha = 1 it reaches the same law:
 exactly for beta = 1, else but for terms of second order in the distance of p_data from p_ref. With another
 alpha the exponent near p_ref is 1 / b with b = beta (1 + alpha) / 2 + 1 - alpha in beta's place: more fakes
-overshoot the data. For b <= 0, which is alpha >= (2 + beta) / (2 - beta), p_ref is no resting place even
-where it is the data's own distribution. Training then passes by the data on its way to a few modes, and
-sooner so where p_ref is far off: on eight outcomes with alpha 2 and beta 1, KL(data, model) falls from 0.027
-to 0.0035 and ends at 0.37. So a round is short, and its best model lies inside.
+overshoot the data. For b <= 0, which is alpha >= (2 + beta) / (2 - beta) for beta < 2, p_ref is no
+resting place even where it is the data's own distribution. Training then passes by the data on its way to a
+few modes, and sooner so where p_ref is far off: on eight outcomes with alpha 2 and beta 1, KL(data, model)
+falls from 0.027 to 0.0035 and ends at 0.37. So a round is short, and its best model lies inside.
 """
 
 from __future__ import annotations
