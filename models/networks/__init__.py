@@ -1,5 +1,6 @@
 """Networks that reproduce the originals: EDM, EDM2, VAR and VAR's tokenizer."""
 
+from models.networks.blocks import blocks_of
 from models.networks.factory import build
 
-__all__ = ["build"]
+__all__ = ["blocks_of", "build"]

@@ -1,139 +1,86 @@
-"""Maximum-likelihood training of an EDM denoiser, resumable to the bit."""
+"""Maximum-likelihood training of any of the networks."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from torch import nn
+from rich.progress import Progress
 
-from models import build
-from trainer.config import OptimizerConfig, PretrainConfig
-from trainer.data.dataset import LabelledImages
-from trainer.errors import NonFiniteLossError
-from trainer.objectives.denoising import denoising_loss, draw_sigma
-from trainer.training.checkpoint import load_state, save_state
-from trainer.training.ema import WeightAverage
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands: images seen, the loss since the last report, images a second."""
-
-    images: int
-    loss: float
-    rate: float
-
-
-def learning_rate(seen: int, total: int, config: OptimizerConfig) -> float:
-    """Return the rate at `seen` of `total` images: warm-up, constant, linear decay at the end."""
-    warm = min(1.0, seen / config.warmup_images) if config.warmup_images else 1.0
-    left = (total - seen) / config.decay_images if config.decay_images else 1.0
-    span = config.learning_rate - config.final_learning_rate
-    return warm * (config.final_learning_rate + span * min(1.0, max(0.0, left)))
+from models.networks import build
+from models.networks.vqvae import VQVAE
+from trainer.config import PretrainConfig
+from trainer.data.open import open_images
+from trainer.data.source import TrainingImages
+from trainer.data.tokens import TokenizedImages
+from trainer.errors import TrainerError
+from trainer.objectives.base import Objective
+from trainer.objectives.config import Denoising, Likelihood, Tokenizer, Uncertainty
+from trainer.objectives.diffusion import DiffusionObjective
+from trainer.objectives.tokenizer import TokenizerObjective
+from trainer.objectives.tokens import LikelihoodObjective
+from trainer.training.loop import Loop
+from trainer.training.processes import Processes
+from trainer.weights import load_weights
 
 
-class Pretraining:
-    """One run in `directory`; made anew it goes on where the saved state ends.
+def pretraining(
+    config: PretrainConfig, directory: Path, processes: Processes, progress: Progress
+) -> tuple[Loop[Any], TrainingImages]:
+    """Build the loop of a run in `directory`, and the images that it sees.
 
-    Attributes:
-        seen: training images so far.
-        average: the moving average, whose network is what is published.
+    Raises:
+        TrainerError: data, tokenizer or saved state are not as they must be.
+        ModelError: the network's arguments are wrong.
     """
+    images = open_images(config.data)
+    _check_geometry(config, images)
+    torch.manual_seed(config.training.seed)
+    network = build(config.network).train().to(processes.device)
+    objective = _objective(config, images, processes, progress)
+    return Loop(network, objective, config.training, directory, processes), images
 
-    def __init__(self, config: PretrainConfig, data: LabelledImages, directory: Path) -> None:
-        self.config = config
-        self.data = data
-        self.directory = directory
-        directory.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(config.seed)
-        self.network: nn.Module = build(config.network).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = WeightAverage(self.network, config.ema_images)
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), betas=config.optimizer.betas, eps=1e-8, foreach=True
-        )
-        self.seen = 0
-        state = load_state(directory)
-        if state is not None:
-            self.network.load_state_dict(state["network"])
-            self.average.network.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.seen = state["seen"]
-        # Compiled in place: the state dict keeps its names.
-        if config.compile:
-            self.network.compile()
 
-    def save(self) -> None:
-        """Write the state."""
-        save_state(
-            self.directory,
-            {
-                "network": self.network.state_dict(),
-                "average": self.average.network.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "seen": self.seen,
-            },
-        )
+def _load_tokenizer(path: Path, var: Mapping[str, Any]) -> VQVAE:
+    network, init = load_weights(path)
+    if not isinstance(network, VQVAE):
+        raise TrainerError(f"{path} holds no tokenizer but {init.get('class_name')}")
+    for name in ("patch_nums", "vocab_size", "z_channels"):
+        if var.get(name) != init[name]:
+            raise TrainerError(f"{path} has {name} = {init[name]}, the VAR {var.get(name)}: make them equal")
+    return network.requires_grad_(False)
 
-    def run(self, clock: Callable[[], float] = time.monotonic, report_steps: int = 20) -> Iterator[Progress]:
-        """Train to the end, saving on the way, and yield a report every `report_steps` steps.
 
-        Raises:
-            NonFiniteLossError: the saved state is from before it happened.
-        """
-        saved = started = clock()
-        losses: list[torch.Tensor] = []
-        while self.seen < self.config.images:
-            losses.append(self._step())
-            if len(losses) == report_steps or self.seen >= self.config.images:
-                loss = torch.stack(losses).mean().item()
-                if not math.isfinite(loss):
-                    raise NonFiniteLossError(
-                        f"the loss is {loss} after {self.seen} images; {self.directory} holds the last good "
-                        "state. Lower the learning rate or use precision = 'float32'."
-                    )
-                now = clock()
-                if now - saved >= self.config.checkpoint_seconds:
-                    self.save()
-                    saved = now
-                yield Progress(self.seen, loss, len(losses) * self.config.batch / max(now - started, 1e-9))
-                started, losses = clock(), []
-        self.save()
+def _objective(
+    config: PretrainConfig, images: TrainingImages, processes: Processes, progress: Progress
+) -> Objective[Any]:
+    seed, device = config.training.seed, processes.device
+    match config.objective:
+        case Denoising() as levels:
+            return DiffusionObjective(images, levels, seed=seed, device=device)
+        case Uncertainty() as levels:
+            return DiffusionObjective(images, levels, seed=seed, device=device, uncertainty=True)
+        case Tokenizer():
+            return TokenizerObjective(images, seed=seed, device=device)
+        case Likelihood(label_drop=label_drop):
+            vqvae = _load_tokenizer(cast(Path, config.tokenizer), config.network).to(device)
+            tokens = TokenizedImages.encode(vqvae, images, progress)
+            return LikelihoodObjective(tokens, label_drop, seed=seed, device=device)
 
-    def _step(self) -> torch.Tensor:
-        config = self.config
-        step = self.seen // config.batch
-        images, labels = self.data.batch(step, config.batch, config.seed)
-        # Randomness is reseeded from progress, so that a resumed run repeats it exactly.
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        torch.manual_seed(generator.initial_seed())
-        sigma = draw_sigma(config.batch, config.loss.p_mean, config.loss.p_std, generator)
-        noise = torch.randn(images.shape, generator=generator)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.seen, config.images, config.optimizer)
-        with self._precision():
-            loss = denoising_loss(
-                self.network,
-                images,
-                labels,
-                sigma=sigma,
-                noise=noise,
-                sigma_data=float(self.network.sigma_data),  # type: ignore[arg-type]
+
+def _check_geometry(config: PretrainConfig, images: TrainingImages) -> None:
+    init = config.network
+    if "img_resolution" in init:
+        side, classes = init["img_resolution"], init.get("label_dim", 0)
+        expected = (init["img_channels"], side, side)
+        if images.shape != expected:
+            raise TrainerError(
+                f"{config.data.path} has images of (channels, height, width) {images.shape} after folding by "
+                f"{config.data.fold}, the network takes {expected}"
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self.network.parameters(), config.optimizer.clip_norm, foreach=True)
-        self.optimizer.step()
-        self.seen += config.batch
-        self.average.update(self.network, self.seen, config.batch)
-        return loss.detach()
-
-    def _precision(self) -> AbstractContextManager[object]:
-        if self.config.precision == "bfloat16":
-            return torch.autocast("cpu", torch.bfloat16)
-        return nullcontext()
+    else:
+        classes = init.get("num_classes", len(images.class_names))
+    if classes and classes != len(images.class_names):
+        raise TrainerError(f"{config.data.path} has {len(images.class_names)} classes, the network {classes}")

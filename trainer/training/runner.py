@@ -1,74 +1,120 @@
-"""A run as a person watches it: progress bar, log, sample grids."""
+"""A maximum-likelihood run as a person watches it."""
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
+from torch import Tensor
 
+from engines.base import ImageRequest
+from engines.pixels import to_pixels
+from models.networks import build
+from models.networks.vqvae import VQVAE
+from models.spec import Lineage
 from trainer.config import PretrainConfig
-from trainer.data.dataset import LabelledImages
+from trainer.data.source import TrainingImages
 from trainer.grid import contact_sheet
-from trainer.publish import sample
-from trainer.training.pretrain import Pretraining
+from trainer.training.pretrain import pretraining
+from trainer.training.processes import Processes
+from trainer.training.record import Record
+from trainer.versions import candidate, sample, spec_of
+from trainer.weights import WEIGHTS_FILE, load_weights, save_weights
 
-LOG_FILE = "log.jsonl"
-GRID_CLASSES = 64
+GRID_IMAGES = 64
 
 
-def watch(config: PretrainConfig, directory: Path, progress: Progress) -> Pretraining:
-    """Train to the end in `directory`, which holds `state.pt`, `log.jsonl` and `grids/` afterwards.
+def watch(config: PretrainConfig, directory: Path, processes: Processes, progress: Progress) -> None:
+    """Train to the end in `directory`.
 
-    Every line of the log has the images seen, the mean loss since the line before, images a second and the
-    time (UTC). A run that was killed goes on where its state ends.
+    It holds `state.pt` and what `Record` writes; at the end also `weights.safetensors`, the first moving
+    average. A run that was killed goes on where its state ends.
 
     Raises:
-        TrainerError: see `Pretraining`.
+        TrainerError: see `pretraining` and `Loop.run`.
     """
-    data = LabelledImages.load(config.data)
-    run = Pretraining(config, data, directory)
-    grids = directory / "grids"
-    grids.mkdir(exist_ok=True)
-    task = progress.add_task(config.name, total=config.images, completed=run.seen, loss=0.0, rate=0.0)
-    drawn = run.seen // config.grid_images
-    with (directory / LOG_FILE).open("a", buffering=1) as log:
-        for report in run.run():
-            progress.update(task, completed=report.images, loss=report.loss, rate=report.rate)
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            line = {"images": report.images, "loss": report.loss, "rate": report.rate, "time": now}
-            log.write(json.dumps(line) + "\n")
+    directory.mkdir(parents=True, exist_ok=True)
+    loop, images = pretraining(config, directory, processes, progress)
+    average = config.training.averages[0].name
+    if not processes.leads:
+        for _ in loop.run():
+            pass
+        loop.weights(average)
+        return
+    task = progress.add_task(config.name, total=config.training.images, completed=loop.seen)
+    with Record(directory) as record:
+        drawn = loop.seen // config.grid_images
+        for report in loop.run():
+            shown = {"loss": report.values["loss"], "images/s": report.rate}
+            progress.update(task, completed=report.images, **shown)  # type: ignore[arg-type]
+            record.scalars(report.images, {**report.values, "images_per_second": report.rate})
             if report.images // config.grid_images > drawn:
                 drawn = report.images // config.grid_images
-                draw_grid(run, grids / f"{report.images:09d}.png")
-    return run
+                record.grid(report.images, draw_grid(config, loop.weights(average), images))
+    save_weights(directory / WEIGHTS_FILE, loop.weights(average), config.network)
 
 
-def draw_grid(run: Pretraining, path: Path) -> None:
-    """Draw one image of each of 64 classes, spread over all, made by the moving average."""
-    classes = len(run.data.class_names)
-    count = min(GRID_CLASSES, classes)
-    class_ids = [i * classes // count for i in range(count)]
-    images = sample(run.average.network, run.config, class_ids, seed=0, progress=Progress(disable=True))
-    contact_sheet(images, columns=8, scale=2).save(path)
+def draw_grid(config: PretrainConfig, weights: Mapping[str, Tensor], images: TrainingImages) -> Image.Image:
+    """Draw an image of each of 64 classes, spread over all; of a tokenizer, images beside their decoding."""
+    if config.network["class_name"] == "VQVAE":
+        return _draw_reconstructions(config, weights, images)
+    classes = max(1, len(images.class_names))
+    chosen = [i * classes // GRID_IMAGES for i in range(GRID_IMAGES)]
+    spec = spec_of(config, images.class_names, Lineage(source="a run under way"))
+    networks: dict[str, Any] = {"main": weights}
+    if config.tokenizer is not None:
+        networks["vqvae"] = load_weights(config.tokenizer)[0].state_dict()
+    with tempfile.TemporaryDirectory() as folder:
+        version = candidate(Path(folder) / "version", spec, networks)
+        requests = [ImageRequest(class_id=class_id, seed=i) for i, class_id in enumerate(chosen)]
+        sheet = sample(version, requests, Progress(disable=True))
+    return contact_sheet(sheet, columns=8, scale=2)
 
 
-def training_progress() -> Progress:
+@torch.inference_mode()
+def _draw_reconstructions(
+    config: PretrainConfig, weights: Mapping[str, Tensor], images: TrainingImages
+) -> Image.Image:
+    vqvae = build(config.network)
+    assert isinstance(vqvae, VQVAE)
+    vqvae.load_state_dict(weights)
+    originals = images.read(np.linspace(0, len(images) - 1, GRID_IMAGES // 2).astype(np.int64))
+    pairs = torch.stack([originals, vqvae.decode(vqvae.encode(originals))], dim=1)
+    return contact_sheet(to_pixels(pairs.flatten(0, 1)), columns=8, scale=2)
+
+
+class FigureColumn(ProgressColumn):
+    """Whatever figures a task has at the moment: the loss, images a second, log-ratios."""
+
+    def render(self, task: Task) -> Text:
+        """Return them side by side, by name."""
+        return Text("  ".join(f"{name} {value:.4g}" for name, value in task.fields.items()))
+
+
+def training_progress(disable: bool = False) -> Progress:
     """Return the bar that `watch` fills."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
-        TextColumn("{task.fields[rate]:.0f} images/s"),
+        FigureColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        disable=disable,
     )
