@@ -174,20 +174,24 @@ def invoke(*arguments: object) -> Result:
 
 def test_command(untrained: Path, emoji: Path, tmp_path: Path) -> None:
     out, sheet = tmp_path / "metrics.json", tmp_path / "sheet.png"
-    result = invoke("evaluate", untrained, "--data", emoji, "--images", 7, "--out", out, "--sheet", sheet)
+    result = invoke("evaluate", untrained, "--data", emoji, "--images", 40, "--out", out, "--sheet", sheet)
     assert result.exit_code == 0, result.output
     evaluation = Evaluation.model_validate_json(out.read_text())
     assert Evaluation.model_validate_json(result.stdout) == evaluation
     digest = hashlib.sha256((untrained / "weights.safetensors").read_bytes()).hexdigest()
     assert evaluation.model == JudgedModel(name="tiny", weights={"main": digest})
     assert evaluation.extractor == "efficientnet-lite0"
-    assert evaluation.plan == SamplingPlan(images=7, steps=2, solver="heun")
+    assert evaluation.plan == SamplingPlan(images=40, steps=2, solver="heun")
     assert evaluation.real is not None
     assert evaluation.real.images == len(TRAINING_STYLES) * CLASSES
     assert evaluation.held_out is not None
     assert evaluation.held_out.figures.images == CLASSES
     assert evaluation.generated.frechet_distance > evaluation.held_out.figures.frechet_distance > 0
-    assert Image.open(sheet).size == (16 * (2 * SIZE + 2) + 2, 2 * SIZE + 4)
+    drawn = np.asarray(Image.open(sheet))
+    assert drawn.shape == (2 * SIZE + 4, 16 * (2 * SIZE + 2) + 2, 3)
+    empty = (drawn == 224).all(axis=(0, 2))
+    assert empty[CLASSES * (2 * SIZE + 2) :].all()
+    assert not empty[: CLASSES * (2 * SIZE + 2)].all()
 
 
 def test_statistics_are_made_once_and_used(untrained: Path, emoji: Path, tmp_path: Path) -> None:
