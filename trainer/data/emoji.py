@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from importlib import resources
-from pathlib import Path
-from typing import Literal, Self
-from zipfile import BadZipFile
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, TypeAdapter
 from rich.progress import Progress
 
@@ -58,67 +54,6 @@ class EmojiStyle(FrozenModel):
     def open(self, archive: tarfile.TarFile) -> GlyphSource:
         """Return the drawings in the package's open tarball."""
         return IconifySet(archive, self.icons) if self.format == "iconify" else ImageSet(archive)
-
-
-@dataclass(frozen=True)
-class EmojiImages:
-    """A data set in memory, as its .npz holds it.
-
-    Attributes:
-        images: (N, H, W, 3) uint8 RGB on white, ordered by style, then class.
-        labels: (N,) int16, index into `class_names`.
-        style: (N,) uint8, index into `style_names`.
-        style_names, class_names, codepoints: text.
-    """
-
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int16]
-    style: npt.NDArray[np.uint8]
-    style_names: tuple[str, ...]
-    class_names: tuple[str, ...]
-    codepoints: tuple[str, ...]
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read an .npz; raises DataError where it is unreadable or lacks an array."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return cls(
-                    images=file["images"],
-                    labels=file["labels"],
-                    style=file["style"],
-                    style_names=_text(file["style_names"]),
-                    class_names=_text(file["class_names"]),
-                    codepoints=_text(file["codepoints"]),
-                )
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
-            raise DataError(f"{path} is not an emoji data set: {error}") from error
-
-    def save(self, path: Path) -> None:
-        """Write an .npz, and the folders above it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            np.savez_compressed(
-                file,
-                images=self.images,
-                labels=self.labels,
-                style=self.style,
-                style_names=np.array(self.style_names),
-                class_names=np.array(self.class_names),
-                codepoints=np.array(self.codepoints),
-            )
-
-    def of_styles(self, *names: str) -> Self:
-        """Return the images of these styles only; raises DataError for an unknown one."""
-        unknown = sorted(set(names) - set(self.style_names))
-        if unknown:
-            raise DataError(f"unknown styles {', '.join(unknown)}; known: {', '.join(self.style_names)}")
-        keep = np.isin(self.style, [self.style_names.index(name) for name in names])
-        return replace(self, images=self.images[keep], labels=self.labels[keep], style=self.style[keep])
-
-
-def _text(array: npt.NDArray[np.str_]) -> tuple[str, ...]:
-    return tuple(str(item) for item in array)
 
 
 def emoji_classes() -> list[EmojiClass]:

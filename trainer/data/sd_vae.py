@@ -25,16 +25,16 @@ class SdVaeEncoder:
         repository: as given.
 
     Raises:
-        DataError: the package `diffusers` or the weights are not here.
+        DataError: the package `diffusers` does not work here, or the weights are not here.
     """
 
     def __init__(self, repository: str, device: torch.device) -> None:
         try:
             from diffusers import AutoencoderKL  # noqa: PLC0415
-        except ImportError:
+        except (ImportError, RuntimeError) as error:  # diffusers reports its own broken imports as the latter
             raise DataError(
-                "latents are encoded by the Stable Diffusion VAE: pip install 'ddo-serve[sd-vae]'"
-            ) from None
+                f"the Stable Diffusion VAE needs diffusers: pip install 'ddo-serve[sd-vae]' ({error})"
+            ) from error
         try:
             vae = AutoencoderKL.from_pretrained(repository, use_safetensors=True)
         except OSError as error:
