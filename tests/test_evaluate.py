@@ -4,9 +4,11 @@ import hashlib
 import json
 from itertools import chain
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
+import var_tiny
 from fake_engine import FakeEngine
 from PIL import Image
 from pydantic import ValidationError
@@ -100,6 +102,16 @@ def test_a_model_without_classes_is_asked_for_none() -> None:
     batches = list(generated_batches(engine, SamplingPlan(images=5), 0, QUIET))
     assert [labels for _, labels in batches] == [None]
     assert {request.class_id for request in chain(*engine.batches)} == {None}
+
+
+def test_var_settings_are_recorded() -> None:
+    engine = var_tiny.tiny_engine()
+    plan = SamplingPlan(images=2, top_k=5, var_raw_cfg=1.5).resolved(engine, var_tiny.NUM_CLASSES)
+    assert plan == SamplingPlan(images=2, temperature=1.0, top_k=5, top_p=0.0, var_raw_cfg=1.5)
+    ((images, labels),) = generated_batches(engine, plan, var_tiny.NUM_CLASSES, QUIET)
+    assert images.shape == (2, 64, 64, 3)
+    assert labels is not None
+    assert labels.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
@@ -210,6 +222,25 @@ def test_statistics_are_made_once_and_used(untrained: Path, emoji: Path, tmp_pat
     assert alone["frechet"] == full["frechet"]
 
 
+def test_a_zip_gives_the_statistics_of_its_pixels(tmp_path: Path) -> None:
+    images, labels = paintings(40, 0)
+    ArrayImages(images, labels, tuple("abcde")).save(tmp_path / "a.npz")
+    names = [f"{number:05d}.png" for number in range(40)]
+    with ZipFile(tmp_path / "b.zip", "w") as archive:
+        for name, image in zip(names, images, strict=True):
+            with archive.open(name, "w") as file:
+                Image.fromarray(image).save(file, "png")
+        pairs = list(zip(names, labels.tolist(), strict=True))
+        archive.writestr("dataset.json", json.dumps({"labels": pairs}))
+    for data in ("a.npz", "b.zip"):
+        out = tmp_path / f"{data}.stats.npz"
+        result = invoke("statistics", tmp_path / data, out, "--extractor", "real_images:Pixels")
+        assert result.exit_code == 0, result.output
+    of_array, of_zip = (ReferenceStatistics.load(path) for path in sorted(tmp_path.glob("*.stats.npz")))
+    assert np.array_equal(of_array.mean, of_zip.mean)
+    assert np.array_equal(of_array.covariance, of_zip.covariance)
+
+
 def test_any_other_labelled_set_will_do(untrained: Path, tmp_path: Path) -> None:
     for name, seed in (("train.npz", 0), ("test.npz", 100)):
         ArrayImages(*paintings(20, seed), tuple("vwxyz")).save(tmp_path / name)
@@ -243,6 +274,7 @@ def test_record_of_a_version(untrained: Path) -> None:
         (["--data", "{emoji}", "--extractor", "no_such_module:Pixels"], "no_such_module"),
         (["--data", "{emoji}", "--weights", "{emoji}"], "only inception-v3 takes a file of weights"),
         (["--data", "{emoji}", "--device", "abacus"], "'abacus' cannot be used"),
+        (["--data", "{emoji}", "--extractor", "real_images:Pixels", "--out", "{emoji}/x"], "cannot write"),
     ],
 )
 def test_command_names_the_fault(

@@ -31,10 +31,11 @@ def random_features(seed: int, count: int, size: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("count", "size"), [(50, 3), (300, 17), (400, 64), (1000, 200)])
-def test_frechet_distance_agrees_to_a_millionth(count: int, size: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_frechet_distance_agrees_to_a_millionth(count: int, size: int, dtype: torch.dtype) -> None:
     fid = torch_fidelity("metric_fid")
     a, b = random_features(1, count, size), random_features(2, count + 7, size)
-    theirs = [fid.fid_features_to_statistics(torch.from_numpy(x).double()) for x in (a, b)]
+    theirs = [fid.fid_features_to_statistics(torch.from_numpy(x).to(dtype)) for x in (a, b)]
     expected = fid.fid_statistics_to_metric(*theirs, verbose=False)["frechet_inception_distance"]
     found = frechet_distance(FeatureStatistics.of(a), FeatureStatistics.of(b))
     assert found == pytest.approx(expected, rel=1e-6)

@@ -23,6 +23,7 @@ from engines import EngineSettings, load
 from engines.base import Engine
 from engines.pixels import Pixels
 from models.version import open_version
+from trainer.data.replacing import replacing
 from trainer.errors import DataError, TrainerError
 from trainer.evaluation.evaluate import JudgedModel, generated_batches
 from trainer.evaluation.evaluate import evaluate as judge_model
@@ -137,9 +138,11 @@ def evaluate(
     figures = evaluation.model_dump_json(indent=2)
     typer.echo(figures)
     if out is not None:
-        out.write_text(figures + "\n")
+        with replacing(out) as file:
+            file.write(f"{figures}\n".encode())
     if sheet is not None:
-        contact_sheet(np.stack(first), columns=16, scale=2).save(sheet)
+        with replacing(sheet) as file:
+            contact_sheet(np.stack(first), columns=16, scale=2).save(file, "png")
 
 
 @app.command()
