@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from zipfile import ZipFile
@@ -67,3 +69,11 @@ def labelled_zip(
 ) -> Path:
     index: dict[str, object] = {"labels": [list(pair) for pair in zip(members, labels, strict=True)]}
     return write_zip(path, members, index if names is None else {**index, "class_names": names})
+
+
+def claims(width: int, height: int) -> bytes:
+    """A PNG whose header says it is this large."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    rest = png(noise(0))[33:]
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + rest
