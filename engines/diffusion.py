@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -48,7 +49,7 @@ class DiffusionEngine:
     Args:
         step: the networks.
         backend: what compiles and runs them.
-        decoder: makes images of samples.
+        decoder: makes images of samples; None: rows end with their samples, and there are no images.
         shape: (C, H, W) of a sample.
         defaults: what a request means that does not say otherwise.
         num_classes: classes that may be asked for; 0 for an unconditional model.
@@ -63,7 +64,7 @@ class DiffusionEngine:
         self,
         step: DiffusionStep,
         backend: Backend,
-        decoder: Decoder,
+        decoder: Decoder | None,
         *,
         shape: tuple[int, int, int],
         defaults: DiffusionDefaults,
@@ -85,7 +86,7 @@ class DiffusionEngine:
         self._table = lru_cache(maxsize=TABLES_KEPT)(self._plan)
         lanes = ["plain", "guided"] if self._can_guide else ["plain"]
         self._buckets = {lane: self._find_buckets(lane) for lane in lanes}
-        self._decoder_buckets = self._find_decoder_buckets()
+        self._decoder_buckets = None if decoder is None else self._find_decoder_buckets(decoder)
 
     def resolve(self, request: ImageRequest) -> ImageRequest:
         """Fill in the model's defaults and check every field.
@@ -113,7 +114,13 @@ class DiffusionEngine:
         if table.start_noise:
             state[0] += torch.randn(self._shape, generator=generator) * table.start_noise
         return self._rows.add(
-            DiffusionRow(request=request, table=table, state=state.to(self._device), generator=generator)
+            DiffusionRow(
+                request=request,
+                table=table,
+                state=state.to(self._device),
+                generator=generator,
+                decoded=self._decoder is not None,
+            )
         )
 
     @torch.inference_mode()
@@ -124,10 +131,10 @@ class DiffusionEngine:
             EngineError: too many rows, rows of different lanes, finished or closed ones.
         """
         self._rows.check_call(rows)
-        if rows[0].lane == "decode":
-            self._decode(rows)
-        else:
+        if rows[0].lane != "decode":
             self._advance(rows)
+        elif self._decoder is not None and self._decoder_buckets is not None:
+            self._decode(self._decoder, self._decoder_buckets, rows)
 
     def image(self, row: DiffusionRow) -> Pixels:
         """Return the finished image, (H, W, 3), uint8 RGB.
@@ -138,6 +145,16 @@ class DiffusionEngine:
         if row.pixels is None:
             raise EngineError(f"the image is not finished: {row.calls_left} calls are left")
         return row.pixels
+
+    def sample(self, row: DiffusionRow) -> npt.NDArray[np.float32]:
+        """Return what the solver ends with and an image is decoded from, (C, H, W) float32.
+
+        Raises:
+            EngineError: the solver has not finished.
+        """
+        if row.call < len(row.table.calls):
+            raise EngineError(f"the sample is not finished: {len(row.table.calls) - row.call} calls are left")
+        return np.asarray(row.state[0].cpu().numpy())
 
     def close(self, row: DiffusionRow) -> None:
         """Give the row's place back, finished or not.
@@ -166,9 +183,10 @@ class DiffusionEngine:
                     fresh = torch.randn(self._shape, generator=row.generator) * call.noise
                     row.state[0] += fresh.to(self._device)
 
-    def _decode(self, rows: Sequence[DiffusionRow]) -> None:
-        for count, indices in self._decoder_buckets.calls(len(rows)):
-            images = to_pixels(self._decoder.decode(torch.stack([rows[i].state[0] for i in indices])))
+    @staticmethod
+    def _decode(decoder: Decoder, buckets: Buckets, rows: Sequence[DiffusionRow]) -> None:
+        for count, indices in buckets.calls(len(rows)):
+            images = to_pixels(decoder.decode(torch.stack([rows[i].state[0] for i in indices])))
             for i, image in zip(indices[:count], images, strict=False):
                 rows[i].pixels = image
 
@@ -198,12 +216,12 @@ class DiffusionEngine:
         return Buckets.find(run, powers_of_two(self.max_rows), call_cost)
 
     @torch.inference_mode()
-    def _find_decoder_buckets(self) -> Buckets:
+    def _find_decoder_buckets(self, decoder: Decoder) -> Buckets:
         sample = torch.randn(1, *self._shape, generator=torch.Generator().manual_seed(0)).to(self._device)
         return Buckets.find(
-            lambda size: self._decoder.decode(sample.expand(size, -1, -1, -1)),
+            lambda size: decoder.decode(sample.expand(size, -1, -1, -1)),
             powers_of_two(self.max_rows),
-            self._decoder.call_cost,
+            decoder.call_cost,
         )
 
 

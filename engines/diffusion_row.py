@@ -15,13 +15,14 @@ from engines.solvers import SolverTable
 
 @dataclass(eq=False, kw_only=True)
 class DiffusionRow:
-    """A `Row`: as many calls as the solver's table has, then one of the decoder.
+    """A `Row`: as many calls as the solver's table has, then one of the decoder, if there is one.
 
     Attributes:
         request: what is made, every default filled in.
         table: the solver written out.
         state: (K, C, H, W) float32 on the engine's device, K the engine's slots.
         generator: the row's own noise, on the CPU.
+        decoded: whether the decoder's call belongs to it.
         call: the table's call to make next.
         pixels: the finished image, (H, W, 3).
     """
@@ -30,6 +31,7 @@ class DiffusionRow:
     table: SolverTable
     state: Tensor
     generator: torch.Generator
+    decoded: bool = True
     call: int = 0
     pixels: Pixels | None = None
 
@@ -47,5 +49,5 @@ class DiffusionRow:
 
     @property
     def calls_left(self) -> int:
-        """Engine calls until the image is there."""
-        return len(self.table.calls) - self.call + (self.pixels is None)
+        """Engine calls until the image is there, or the sample where nothing decodes it."""
+        return len(self.table.calls) - self.call + (self.decoded and self.pixels is None)

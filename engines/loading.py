@@ -31,17 +31,13 @@ def load(version: ModelVersion, settings: EngineSettings) -> Engine[DiffusionRow
         ModelError: a file of the version is missing or damaged.
         EngineError: the device, a package or a network that it needs is missing.
     """
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    try:
-        device = torch.empty(0, device=settings.device).device
-    except (RuntimeError, AssertionError) as error:
-        raise EngineError(f"the device {settings.device!r} cannot be used: {error}") from error
-    dtype = choose_dtype(settings.precision, device)
+    device, dtype = _place(settings)
     spec = version.spec
     match spec.defaults:
         case DiffusionDefaults() as defaults:
-            return _load_diffusion(version, defaults, device, dtype, settings.max_rows)
+            return _load_diffusion(
+                version, defaults, device=device, dtype=dtype, max_rows=settings.max_rows, decode=True
+            )
         case VarDefaults() as defaults:
             if not isinstance(spec.codec, VqvaeCodec):
                 raise EngineError(f"a VAR model cannot decode with the codec {spec.codec.kind!r}")
@@ -57,12 +53,44 @@ def load(version: ModelVersion, settings: EngineSettings) -> Engine[DiffusionRow
             )
 
 
+def load_sampler(version: ModelVersion, settings: EngineSettings) -> DiffusionEngine:
+    """Build the engine of a diffusion model without its decoder: rows end with `DiffusionEngine.sample`.
+
+    Raises:
+        ModelError: a file of the version is missing or damaged.
+        EngineError: it is no diffusion model, or the device cannot be used.
+    """
+    device, dtype = _place(settings)
+    if not isinstance(version.spec.defaults, DiffusionDefaults):
+        raise EngineError(f"{version.spec.name} is no diffusion model: it has images alone, no samples")
+    return _load_diffusion(
+        version,
+        version.spec.defaults,
+        device=device,
+        dtype=dtype,
+        max_rows=settings.max_rows,
+        decode=False,
+    )
+
+
+def _place(settings: EngineSettings) -> tuple[torch.device, torch.dtype]:
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    try:
+        device = torch.empty(0, device=settings.device).device
+    except (RuntimeError, AssertionError) as error:
+        raise EngineError(f"the device {settings.device!r} cannot be used: {error}") from error
+    return device, choose_dtype(settings.precision, device)
+
+
 def _load_diffusion(
     version: ModelVersion,
     defaults: DiffusionDefaults,
+    *,
     device: torch.device,
     dtype: torch.dtype,
     max_rows: int,
+    decode: bool,
 ) -> DiffusionEngine:
     spec = version.spec
     network = version.network("main")
@@ -78,7 +106,7 @@ def _load_diffusion(
     return DiffusionEngine(
         DiffusionStep(network, guide),
         TorchBackend(device, dtype),
-        make_decoder(spec.codec, device, dtype),
+        make_decoder(spec.codec, device, dtype) if decode else None,
         shape=(init["img_channels"], init["img_resolution"], init["img_resolution"]),
         defaults=defaults,
         num_classes=len(spec.class_names),

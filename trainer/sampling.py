@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -12,12 +12,24 @@ from rich.progress import Progress
 from engines.base import Engine, ImageRequest, Row
 
 R = TypeVar("R", bound=Row)
+T = TypeVar("T")
 
 
 def generate(
     engine: Engine[R], requests: Sequence[ImageRequest], progress: Progress
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield the image of each request, (H, W, 3) uint8, in the order of the requests.
+
+    Raises:
+        InvalidRequestError: the model cannot make one of the images.
+    """
+    return finish(engine, requests, progress, engine.image)
+
+
+def finish(
+    engine: Engine[R], requests: Sequence[ImageRequest], progress: Progress, result: Callable[[R], T]
+) -> Iterator[T]:
+    """Yield the result of each request's finished row, in the order of the requests.
 
     As many rows as fit one call are kept together from start to end.
 
@@ -33,7 +45,7 @@ def generate(
             rows.extend(engine.open(request) for request in resolved[start : start + width])
             while unfinished := [row for row in rows if row.calls_left]:
                 engine.step([row for row in unfinished if row.lane == unfinished[0].lane])
-            yield from (engine.image(row) for row in rows)
+            yield from (result(row) for row in rows)
         finally:
             for row in rows:
                 engine.close(row)

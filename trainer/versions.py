@@ -135,7 +135,8 @@ def write_version(
     """
     version = candidate(directory, spec, weights)
     if spec.golden is not None:
-        request = ImageRequest(class_id=spec.golden.class_id, seed=spec.golden.seed)
+        golden = spec.golden
+        request = ImageRequest(class_id=golden.class_id, seed=golden.seed, steps=golden.steps)
         image = sample(version, [request], progress)[0]
         Image.fromarray(image).save(directory / spec.golden.file)
     return spec
