@@ -12,6 +12,8 @@ setup: .venv/.installed
 	    { echo "ddo-serve needs Python 3.11 or newer; say which: make setup PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev]'
+	@# Tests compare with it; the torchvision that it asks for would have to be of torch's own build.
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps torch-fidelity==0.4.0
 	touch $@
 
 serve: setup

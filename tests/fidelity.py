@@ -1,25 +1,23 @@
-"""torch-fidelity, imported even where its torchvision was built for another torch."""
+"""torch-fidelity, imported even without the torchvision that it asks for: only its data sets use that."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from types import ModuleType
+from unittest.mock import MagicMock
 
-import torch
-
-OPERATORS = ("nms", "qnms")
-"""What torchvision registers shapes for on import, and its binary defines if it loads."""
+_TORCHVISION = (
+    "torchvision",
+    "torchvision.datasets",
+    "torchvision.transforms",
+    "torchvision.transforms.functional",
+)
 
 
 def torch_fidelity(name: str) -> ModuleType:
-    """Import `torch_fidelity.NAME`; torchvision's operators are declared where its binary does not load."""
-    try:
-        return importlib.import_module(f"torch_fidelity.{name}")
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-    for operator in OPERATORS:
-        torch.library.define(
-            f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        )
+    """Import `torch_fidelity.NAME`."""
+    if "torchvision" not in sys.modules and importlib.util.find_spec("torchvision") is None:
+        sys.modules.update({module: MagicMock() for module in _TORCHVISION})
     return importlib.import_module(f"torch_fidelity.{name}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 
@@ -65,7 +66,10 @@ def publish(
 ) -> None:
     """Publish a finished run's moving average as a model version."""
     settings = load_config(config, PretrainConfig)
-    figures = Evaluation.model_validate_json(metrics.read_text()) if metrics else None
+    try:
+        figures = Evaluation.model_validate_json(metrics.read_bytes()) if metrics else None
+    except ValidationError as error:
+        raise TrainerError(f"{metrics} is not a file of `evaluate`: {error.errors()[0]['msg']}") from error
     with _progress() as progress:
         version = publish_run(
             settings,

@@ -68,7 +68,7 @@ def _import_torch_fidelity() -> Any:
     except (ImportError, RuntimeError, OSError) as error:  # torchvision for another torch raises the last two
         raise TrainerError(
             f"Inception-v3 needs torch-fidelity and a torchvision built for torch {torch.__version__}: "
-            f"install the `train` extra, and torchvision from the index that torch came from ({error})"
+            f"install the `fid` extra, with torchvision from the index that torch came from ({error})"
         ) from error
 
 
