@@ -161,5 +161,5 @@ def broken_import(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 )
 @pytest.mark.usefixtures("broken_import")
 def test_a_torchvision_for_another_torch_is_explained(weights: Path) -> None:
-    with pytest.raises(TrainerError, match=r"torchvision built for torch 2.*install the `train` extra"):
+    with pytest.raises(TrainerError, match=r"torchvision built for torch 2.*install the `fid` extra"):
         open_extractor("inception-v3", CPU, weights)
