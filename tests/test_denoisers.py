@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models import build
 from models.errors import ModelError
+from models.networks import force_unit_weights
 
 ONE_EVALUATION = 1e-5
 NAMES = ["edm-song-vp-tiny-cond", "edm-song-vp-tiny-uncond", "edm2-tiny"]
@@ -69,13 +70,16 @@ def test_training_and_evaluation_give_the_same_without_dropout() -> None:
 
 
 def test_training_normalises_the_stored_weights() -> None:
-    """Forced weight normalisation: a forward pass in training leaves unit-variance weights behind."""
-    network = network_of("edm2-tiny").train()
-    network(*arguments_of("edm2-tiny"))
+    """Forced weight normalisation leaves unit-variance weights behind, and is at rest there."""
+    network, arguments = network_of("edm2-tiny"), arguments_of("edm2-tiny")
+    force_unit_weights(network)
     for name, parameter in network.unet.named_parameters():
         if parameter.ndim >= 2:
             norms = parameter.flatten(1).norm(dim=1) / parameter[0].numel() ** 0.5
             torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-2, rtol=0, msg=name)
+    at_rest = network(*arguments)
+    force_unit_weights(network)
+    assert relative_error(network(*arguments), at_rest) < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -2,5 +2,6 @@
 
 from models.networks.blocks import blocks_of
 from models.networks.factory import build
+from models.networks.mp_layers import force_unit_weights
 
-__all__ = ["blocks_of", "build"]
+__all__ = ["blocks_of", "build", "force_unit_weights"]

@@ -60,8 +60,8 @@ class MPFourier(nn.Module):
 class MPConv(nn.Module):
     """Convolution or linear layer whose weights are normalised in every forward pass (Eq. 47, 66).
 
-    In training the stored weights are normalised too ("forced weight normalisation"). For inference
-    `fold` does it once and for all.
+    In training `force_unit_weights` normalises the stored weights too. For inference `fold` does it once and
+    for all.
 
     Args:
         in_channels, out_channels: widths.
@@ -82,9 +82,6 @@ class MPConv(nn.Module):
 
     def _effective(self) -> Tensor:
         weight = self.weight.float()
-        if self.training:
-            with torch.no_grad():
-                self.weight.copy_(normalize(weight))
         return normalize(weight) / math.sqrt(weight[0].numel())
 
     def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
@@ -96,3 +93,15 @@ class MPConv(nn.Module):
         if weight.ndim == 2:
             return F.linear(x, weight) if self.training else rowwise_linear(x, weight)
         return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+
+
+@torch.no_grad()
+def force_unit_weights(network: nn.Module) -> None:
+    """Normalise the stored weights of every `MPConv` in `network`, sharded ones too.
+
+    Done after every step of training: without it the weights grow and the steps turn them ever less (forced
+    weight normalisation, Section 2.3).
+    """
+    for module in network.modules():
+        if isinstance(module, MPConv):
+            module.weight.copy_(normalize(module.weight))
