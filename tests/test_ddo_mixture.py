@@ -10,12 +10,12 @@ import pytest
 import torch
 import toys
 from torch import Tensor, nn
-from toys import SIGMA_DATA
+from toys import SIGMA_DATA, draw_sigma
 
 from engines.solvers import integrate, plan
 from models.spec import DiffusionDefaults
 from trainer.objectives.ddo import ddo_loss
-from trainer.objectives.denoising import denoising_loss, draw_sigma
+from trainer.objectives.denoising import denoising_loss
 from trainer.objectives.log_ratio import denoising_log_ratio
 
 MEANS = torch.tensor([[-0.6, -0.4], [0.6, -0.4], [0.0, 0.6]])

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from models import build
 from models.networks.var import VAR
-from trainer.objectives.denoising import draw_sigma
 from trainer.objectives.likelihood import TokenBatch
 
 SIGMA_DATA = 0.5
@@ -77,6 +76,11 @@ def gradient(loss: Tensor, network: nn.Module, *, retain_graph: bool = False) ->
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     gradients = torch.autograd.grad(loss, trained, retain_graph=retain_graph, materialize_grads=True)
     return torch.cat([each.flatten().double() for each in gradients])
+
+
+def draw_sigma(count: int, p_mean: float, p_std: float, generator: torch.Generator) -> Tensor:
+    """Draw (count,) noise levels with ln(sigma) normal."""
+    return (torch.randn(count, generator=generator) * p_std + p_mean).exp()
 
 
 @dataclass(frozen=True)

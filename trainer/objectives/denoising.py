@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def draw_sigma(count: int, p_mean: float, p_std: float, generator: torch.Generator) -> Tensor:
-    """Draw (count,) noise levels with ln(sigma) normal."""
-    return (torch.randn(count, generator=generator) * p_std + p_mean).exp()
 
 
 def weighted_errors(

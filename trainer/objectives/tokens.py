@@ -15,7 +15,7 @@ from trainer.data.tokens import TokenizedImages
 from trainer.objectives.config import DdoStrength
 from trainer.objectives.ddo import discriminator_accuracy
 from trainer.objectives.label_drop import drop_labels
-from trainer.objectives.likelihood import TokenBatch, token_losses
+from trainer.objectives.likelihood import TokenBatch, means_by_scale, token_losses
 from trainer.objectives.var_ddo import UnconditionalLoss, token_log_ratios, var_ddo_loss
 
 
@@ -49,6 +49,7 @@ class LikelihoodObjective:
     ) -> None:
         self._rows = TokenRows(images, seed, device)
         self._drop = LabelDrop(label_drop, images.no_class, seed, device)
+        self._scales = images.vqvae.scales
 
     def batch(self, rows: range) -> TokenBatch:
         """Return the images of these rows, some without their label."""
@@ -56,8 +57,10 @@ class LikelihoodObjective:
         return batch._replace(class_ids=self._drop.apply(batch.class_ids, rows))
 
     def loss(self, network: nn.Module, batch: TokenBatch) -> Mapping[str, Tensor]:
-        """Return `loss`, in nats a token."""
-        return {"loss": token_losses(network, *batch).mean()}
+        """Return `loss`, in nats a token, and that of each scale: `scale_0`, the coarsest, and so on."""
+        losses = token_losses(network, *batch)
+        scales = means_by_scale(losses.detach(), self._scales)
+        return {"loss": losses.mean()} | {f"scale_{k}": mean for k, mean in enumerate(scales)}
 
 
 class LabelDrop:

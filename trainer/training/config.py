@@ -76,11 +76,14 @@ class PowerAverage(FrozenModel):
 Average = Annotated[HalfLifeAverage | PowerAverage, Field(discriminator="kind")]
 
 
+Sharding = Literal["replicate", "shard"]
+
+
 class TrainingConfig(FrozenModel):
     """How long, how wide, how exact.
 
     Attributes:
-        images: length of the run, in rows of the objective's stream.
+        images: length of the run, in rows of the objective's stream; the last step may go beyond it.
         batch: rows of one optimizer step.
         microbatch: rows of one forward and backward pass; a step accumulates batch / microbatch of them,
             shared between the processes. None: the batch divided by the number of processes.
@@ -103,13 +106,16 @@ class TrainingConfig(FrozenModel):
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     activation_checkpointing: bool = False
-    sharding: Literal["replicate", "shard"] = "replicate"
+    sharding: Sharding = "replicate"
     seed: int = Field(default=0, ge=0)
     checkpoint_seconds: float = Field(default=180.0, gt=0)
     report_steps: int = Field(default=20, ge=1)
 
     @model_validator(mode="after")
-    def _check_microbatch(self) -> Self:
+    def _check(self) -> Self:
         if self.microbatch is not None and self.batch % self.microbatch:
             raise ValueError(f"batch {self.batch} is no multiple of microbatch {self.microbatch}")
+        names = [average.name for average in self.averages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two averages have one name: {', '.join(names)}")
         return self

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic
+from typing import Generic
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.utils.checkpoint import checkpoint
 
-from models.networks import blocks_of
-from trainer.errors import NonFiniteLossError
+from models.networks import blocks_of, force_unit_weights
 from trainer.objectives.base import Batch, Objective
 from trainer.training.average import WeightAverage
 from trainer.training.checkpoint import load_state, save_state
-from trainer.training.config import OptimizerConfig, TrainingConfig
+from trainer.training.config import TrainingConfig
+from trainer.training.optimizer import adam, clip_gradient
+from trainer.training.parallel import parallelize
 from trainer.training.processes import Processes
 from trainer.training.schedule import learning_rate
+from trainer.training.spread import gather
+from trainer.training.state import gather_state, restore_state
+from trainer.training.window import GRADIENT_NORM, Window
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class Report:
 
     Attributes:
         images: seen so far.
-        values: means since the last report: `loss` and whatever else the objective reports, the norm of
-            the gradient and the learning rate.
+        values: means since the last report: `loss`, whatever else the objective reports, and
+            `gradient_norm`, before clipping; and `learning_rate`, of the last step.
         rate: images a second.
     """
 
@@ -43,7 +46,7 @@ class Report:
 
 
 class LossModule(nn.Module, Generic[Batch]):
-    """Network and objective as one module, so that whatever the loss touches is seen by DDP and FSDP2."""
+    """Network and objective as one module, so that whatever the loss touches is compiled and spread."""
 
     def __init__(self, network: nn.Module, objective: Objective[Batch]) -> None:
         super().__init__()
@@ -58,18 +61,24 @@ class LossModule(nn.Module, Generic[Batch]):
 class Loop(Generic[Batch]):
     """Trains `network` on `objective` in `directory`; made anew it goes on where the saved state ends.
 
+    Where the network's weights are forced to unit norm (EDM2), they are so from the start and after every
+    step, and so are stored.
+
     Args:
         network: float32, on the processes' device, in the mode (`train` or `eval`) to train it in.
         objective: what is minimised.
         config: how.
-        directory: holds `state.pt`.
+        directory: holds `state.pt`; every process reads it, process 0 writes it.
         processes: who else trains it.
 
     Attributes:
+        config: how.
+        network: the one that is trained.
+        averages: of its weights, by name.
         seen: images so far.
 
     Raises:
-        TrainerError: the saved state is damaged, or is not of this network.
+        TrainerError: the batch cannot be shared, or the saved state is damaged or is not of this network.
     """
 
     def __init__(
@@ -80,27 +89,38 @@ class Loop(Generic[Batch]):
         directory: Path,
         processes: Processes,
     ) -> None:
+        processes.share(range(config.batch), config.microbatch)
         self.config = config
-        self.directory = directory
         self.network = network
         self.seen = 0
         self._objective = objective
+        self._directory = directory
         self._processes = processes
         blocks = blocks_of(network)
+        module = LossModule(network, objective)
         if config.activation_checkpointing:
             _checkpoint_activations(blocks)
         if config.compile:
-            # In place, so that the state dict keeps its names.
-            network.compile()
-        self._module = processes.wrap(LossModule(network, objective), blocks, config.sharding)
-        self._optimizer = _adam(network, config.optimizer)
-        self.averages = {average.name: WeightAverage(network, average) for average in config.averages}
+            # Compiled convolutions are faster so, and the normalisations between them are fused. Eager ones
+            # on a CPU are much slower so.
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module.compile()
+        self._module = parallelize(module, blocks, config.sharding, processes)
+        self._optimizer = adam(network, config.optimizer)
         state = load_state(directory)
+        if state is None:
+            force_unit_weights(network)
+        self.averages = {average.name: WeightAverage(network, average) for average in config.averages}
         if state is not None:
-            self._restore(state)
+            self.seen = restore_state(state, network, self._optimizer, self.averages)
 
     def run(self, until: int | None = None, clock: Callable[[], float] = time.monotonic) -> Iterator[Report]:
-        """Train until `until` images (default: all), saving on the way and at the end; yield reports.
+        """Train until at least `until` images (default: all), saving on the way and at the end.
+
+        On the way a state is saved once the loss that it leads to is known to be finite.
+
+        Yields:
+            A report every `report_steps` steps and at the end.
 
         Raises:
             NonFiniteLossError: the saved state is from before it happened.
@@ -109,90 +129,79 @@ class Loop(Generic[Batch]):
         config = self.config
         until = config.images if until is None else min(until, config.images)
         saved = started = clock()
-        values: list[dict[str, Tensor]] = []
+        window = Window(self._processes, config.batch)
+        due = False
         while self.seen < until:
-            values.append(self._step())
-            if len(values) == config.report_steps or self.seen >= until:
-                means = self._means(values)
+            window.add(self.seen, self._accumulate())
+            if due:
+                window.means()
+                self.save()
+                saved, due = clock(), False
+            rate = self._update()
+            if len(window) == config.report_steps or self.seen >= until:
+                values = {**window.means(), "learning_rate": rate}
                 now = clock()
-                if now - saved >= config.checkpoint_seconds:
-                    self.save()
-                    saved = now
-                yield Report(self.seen, means, len(values) * config.batch / max(now - started, 1e-9))
-                started, values = clock(), []
+                due = self._processes.decide(now - saved >= config.checkpoint_seconds)
+                yield Report(self.seen, values, len(window) * config.batch / max(now - started, 1e-9))
+                window.clear()
+                started = clock()
         self.save()
 
     def save(self) -> None:
-        """Write the state; every process must call it."""
-        network, optimizer = get_state_dict(self.network, self._optimizer, options=_WHOLE)
-        state = {
-            "network": network,
-            "optimizer": optimizer,
-            "averages": {name: average.state_dict() for name, average in self.averages.items()},
-            "seen": self.seen,
-        }
-        if self._processes.leads:
-            save_state(self.directory, state)
+        """Write the state; every process must call it.
+
+        Raises:
+            TrainerError: it cannot be written; the one before is intact.
+        """
+        leads = self._processes.leads
+        state = gather_state(self.network, self._optimizer, self.averages, self.seen, keep=leads)
+        if leads:
+            save_state(self._directory, state)
         self._processes.wait()
 
     def weights(self, average: str) -> dict[str, Tensor]:
-        """Return the whole state dict of the network with the parameters of one moving average, a copy."""
-        network, _ = get_state_dict(self.network, (), options=_WHOLE)
-        averaged: Mapping[str, Any] = network | self.averages[average].state_dict()
-        return {name: value.detach().cpu().clone() for name, value in averaged.items()}
+        """Return the whole state dict of the network with the parameters of one moving average, a copy.
 
-    def _restore(self, state: Mapping[str, Any]) -> None:
-        set_state_dict(
-            self.network,
-            self._optimizer,
-            model_state_dict=state["network"],
-            optim_state_dict=state["optimizer"],
-            options=_WHOLE,
-        )
-        for name, average in self.averages.items():
-            average.load_state_dict(state["averages"][name])
-        self.seen = state["seen"]
+        Every process must call it, and gets it.
+        """
+        averaged = {**self.network.state_dict(), **self.averages[average].values}
+        return {name: tensor.clone() for name, tensor in gather(averaged, keep=True).items()}
 
-    def _step(self) -> dict[str, Tensor]:
+    def _accumulate(self) -> Mapping[str, Tensor]:
+        """Leave the gradient of the next step in the network; return what was measured on the way."""
+        config = self.config
+        self._optimizer.zero_grad(set_to_none=True)
+        rows = range(self.seen, self.seen + config.batch)
+        parts = self._processes.share(rows, config.microbatch)
+        values = []
+        for part in parts:
+            with self._module.backward(last=part is parts[-1]):
+                values.append(self._backward(part, len(parts)))
+        norm = clip_gradient(self._optimizer, config.optimizer.clip_norm)
+        means = {name: torch.stack([value[name] for value in values]).mean() for name in values[0]}
+        return {**means, GRADIENT_NORM: norm}
+
+    def _backward(self, rows: range, parts: int) -> Mapping[str, Tensor]:
+        batch = self._objective.batch(rows)
+        # What a network itself draws (dropout, label dropout) is seeded by the rows too.
+        torch.manual_seed(_mixed(self.config.seed, rows.start))
+        with self._precision():
+            values: Mapping[str, Tensor] = self._module(batch)
+        torch.autograd.backward(values["loss"] / parts)
+        return {name: value.detach().float() for name, value in values.items()}
+
+    def _update(self) -> float:
+        """Make the step; return its learning rate."""
         config = self.config
         rate = learning_rate(self.seen, config.images, config.optimizer)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        self._optimizer.zero_grad(set_to_none=True)
-        parts = self._processes.share(range(self.seen, self.seen + config.batch), config.microbatch)
-        values = [self._accumulate(rows, len(parts)) for rows in parts]
-        norm = nn.utils.clip_grad_norm_(
-            self.network.parameters(), config.optimizer.clip_norm or math.inf, foreach=True
-        )
         self._optimizer.step()
+        force_unit_weights(self.network)
         self.seen += config.batch
         for average in self.averages.values():
             average.update(self.seen, config.batch)
-        means = {name: torch.stack([part[name] for part in values]).mean() for name in values[0]}
-        return means | {"gradient_norm": norm.detach(), "learning_rate": torch.tensor(rate)}
-
-    def _accumulate(self, rows: range, parts: int) -> dict[str, Tensor]:
-        # What a network itself draws (dropout, label dropout) is seeded by the rows too.
-        torch.manual_seed(self.config.seed * 1_000_003 + rows.start)
-        with self._precision():
-            values = self._module(self._objective.batch(rows))
-        torch.autograd.backward(values["loss"] / parts)
-        return {name: value.detach().float() for name, value in values.items()}
-
-    def _means(self, values: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
-        names = list(values[0])
-        table = torch.stack([torch.stack([step[name].cpu() for name in names]) for step in values])
-        table = self._processes.mean(table)
-        losses = table[:, names.index("loss")]
-        if not losses.isfinite().all():
-            first = int((~losses.isfinite()).nonzero()[0])
-            images = self.seen - (len(values) - first) * self.config.batch
-            raise NonFiniteLossError(
-                f"the loss is {losses[first].item()} in the step that starts at image {images}; "
-                f"{self.directory} holds the last good state. Lower the learning rate, clip the gradient, or "
-                "use precision = 'float32'."
-            )
-        return dict(zip(names, table.mean(dim=0).tolist(), strict=True))
+        return rate
 
     def _precision(self) -> AbstractContextManager[object]:
         if self.config.precision == "bfloat16":
@@ -200,18 +209,8 @@ class Loop(Generic[Batch]):
         return nullcontext()
 
 
-_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-
-
-def _adam(network: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], betas=config.betas, eps=config.eps, foreach=True
-    )
+def _mixed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 def _checkpoint_activations(blocks: Sequence[nn.Module]) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from rich.progress import Progress
+from torch import nn
 
 from models.networks import build
+from models.networks.edm import EDMPrecond
+from models.networks.edm2 import Precond
+from models.networks.var import VAR
 from models.networks.vqvae import VQVAE
 from trainer.config import PretrainConfig
 from trainer.data.open import open_images
@@ -36,25 +39,20 @@ def pretraining(
         ModelError: the network's arguments are wrong.
     """
     images = open_images(config.data)
-    _check_geometry(config, images)
     torch.manual_seed(config.training.seed)
     network = build(config.network).train().to(processes.device)
-    objective = _objective(config, images, processes, progress)
+    _check_shape(network, config, images)
+    _check_classes(network, config, images)
+    objective = _objective(config, network, images, processes, progress)
     return Loop(network, objective, config.training, directory, processes), images
 
 
-def _load_tokenizer(path: Path, var: Mapping[str, Any]) -> VQVAE:
-    network, init = load_weights(path)
-    if not isinstance(network, VQVAE):
-        raise TrainerError(f"{path} holds no tokenizer but {init.get('class_name')}")
-    for name in ("patch_nums", "vocab_size", "z_channels"):
-        if var.get(name) != init[name]:
-            raise TrainerError(f"{path} has {name} = {init[name]}, the VAR {var.get(name)}: make them equal")
-    return network.requires_grad_(False)
-
-
 def _objective(
-    config: PretrainConfig, images: TrainingImages, processes: Processes, progress: Progress
+    config: PretrainConfig,
+    network: nn.Module,
+    images: TrainingImages,
+    processes: Processes,
+    progress: Progress,
 ) -> Objective[Any]:
     seed, device = config.training.seed, processes.device
     match config.objective:
@@ -65,22 +63,51 @@ def _objective(
         case Tokenizer():
             return TokenizerObjective(images, seed=seed, device=device)
         case Likelihood(label_drop=label_drop):
-            vqvae = _load_tokenizer(cast(Path, config.tokenizer), config.network).to(device)
-            tokens = TokenizedImages.encode(vqvae, images, progress)
+            vqvae = _load_tokenizer(cast(Path, config.tokenizer), cast(VAR, network))
+            _check_shape(vqvae, config, images)
+            tokens = TokenizedImages.encode(vqvae.to(device), images, progress)
             return LikelihoodObjective(tokens, label_drop, seed=seed, device=device)
 
 
-def _check_geometry(config: PretrainConfig, images: TrainingImages) -> None:
-    init = config.network
-    if "img_resolution" in init:
-        side, classes = init["img_resolution"], init.get("label_dim", 0)
-        expected = (init["img_channels"], side, side)
-        if images.shape != expected:
-            raise TrainerError(
-                f"{config.data.path} has images of (channels, height, width) {images.shape} after folding by "
-                f"{config.data.fold}, the network takes {expected}"
-            )
-    else:
-        classes = init.get("num_classes", len(images.class_names))
+def _load_tokenizer(path: Path, var: VAR) -> VQVAE:
+    vqvae, init = load_weights(path)
+    if not isinstance(vqvae, VQVAE):
+        raise TrainerError(f"{path} holds no tokenizer but {init['class_name']}")
+    codes = vqvae.quantize.embedding
+    for name, theirs, ours in (
+        ("patch_nums", vqvae.scales.sides, var.scales.sides),
+        ("vocab_size", codes.num_embeddings, var.vocab_size),
+        ("z_channels", codes.embedding_dim, var.z_channels),
+    ):
+        if theirs != ours:
+            raise TrainerError(f"{path} has {name} = {theirs}, the VAR {ours}: make them equal")
+    return vqvae.requires_grad_(False)
+
+
+def _check_shape(network: nn.Module, config: PretrainConfig, images: TrainingImages) -> None:
+    match network:
+        case EDMPrecond() | Precond():
+            expected = (network.img_channels, network.img_resolution, network.img_resolution)
+        case VQVAE():
+            expected = (3, network.resolution, network.resolution)
+        case _:
+            return
+    if images.shape != expected:
+        raise TrainerError(
+            f"{config.data.path} has images of (channels, height, width) {images.shape} after folding by "
+            f"{config.data.fold}, the network takes {expected}"
+        )
+
+
+def _check_classes(network: nn.Module, config: PretrainConfig, images: TrainingImages) -> None:
+    match network:
+        case EDMPrecond() | Precond():
+            classes = network.label_dim
+        case VAR():
+            classes = network.num_classes
+        case _:
+            return
     if classes and classes != len(images.class_names):
         raise TrainerError(f"{config.data.path} has {len(images.class_names)} classes, the network {classes}")
+    if config.golden_class >= max(1, classes):
+        raise TrainerError(f"golden_class is {config.golden_class}, but the network has {classes} classes")

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from types import TracebackType
+from typing import Self
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from trainer.errors import TrainerError
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Who takes which part of a step.
+    """Who takes which part of a step. As a context it parts from the others at its end.
+
+    Every method that talks to the others must be called by all of them, in the same order.
 
     Attributes:
         rank: number of this process, from 0. Number 0 alone writes files and shows progress.
@@ -43,15 +42,16 @@ class Processes:
         """
         if "RANK" not in os.environ:
             return cls(0, 1, _usable(device))
-        own = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
+        own = _usable(f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device)
+        if own.type == "cuda":
+            torch.cuda.set_device(own)
         try:
-            if not dist.is_initialized():
-                dist.init_process_group("nccl" if device == "cuda" else "gloo")
+            dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
         except (RuntimeError, ValueError) as error:
             raise TrainerError(
                 f"the processes of this run do not find each other: {error}. Start them with torchrun."
             ) from error
-        return cls(dist.get_rank(), dist.get_world_size(), _usable(own))
+        return cls(dist.get_rank(), dist.get_world_size(), own)
 
     @property
     def leads(self) -> bool:
@@ -73,43 +73,40 @@ class Processes:
                 f"a batch of {len(rows)} in microbatches of {size} cannot be shared evenly by {self.count} "
                 "processes: make batch a multiple of microbatch x processes"
             )
-        starts = rows[self.rank * len(rows) // self.count : (self.rank + 1) * len(rows) // self.count : size]
+        own = len(rows) // self.count
+        starts = rows[self.rank * own : (self.rank + 1) * own : size]
         return [range(start, start + size) for start in starts]
 
-    def wrap(
-        self, module: nn.Module, blocks: Sequence[nn.Module], sharding: Literal["replicate", "shard"]
-    ) -> nn.Module:
-        """Make `module`'s backward pass average gradients over all processes.
-
-        Args:
-            module: its forward pass computes the loss.
-            blocks: parts whose weights are gathered and freed one after the other under `shard`.
-            sharding: see `TrainingConfig`.
-        """
-        if self.count == 1:
-            return module
-        if sharding == "replicate":
-            return DistributedDataParallel(
-                module, device_ids=[self.device] if self.device.type == "cuda" else None
-            )
-        mesh = init_device_mesh(self.device.type, (self.count,))
-        for block in blocks:
-            fully_shard(block, mesh=mesh)
-        fully_shard(module, mesh=mesh)
-        return module
-
     def mean(self, values: Tensor) -> Tensor:
-        """Return the mean over all processes."""
-        if self.count > 1:
-            values = values.clone()
-            dist.all_reduce(values)
-            values /= self.count
-        return values
+        """Return the mean over all processes of tensors of one shape, on `device`."""
+        if self.count == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total / self.count
+
+    def decide(self, verdict: bool) -> bool:
+        """Return what process 0 says, so that all do the same."""
+        if self.count == 1:
+            return verdict
+        word = torch.tensor(int(verdict), device=self.device)
+        dist.broadcast(word, src=0)
+        return bool(word)
 
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.count > 1:
             dist.barrier()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A process that failed must not wait for others that wait for it.
+        if self.count > 1 and error is None:
+            dist.destroy_process_group()
 
 
 def _usable(device: str) -> torch.device:

@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from trainer.data.replacing import replacing
+
 LOG_FILE = "log.jsonl"
 
 
@@ -20,13 +22,22 @@ class Record:
     """Writes `log.jsonl`, TensorBoard's files and `grids/` into a run's folder, going on where they end.
 
     Every line of the log has the images seen, what was measured, and the time (UTC).
+
+    Args:
+        directory: of the run.
+        seen: images that the run goes on from; what was recorded beyond them, by a run that was killed before
+            it could save its state, is dropped. None: everything stays.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, seen: int | None = None) -> None:
         self._grids = directory / "grids"
         self._grids.mkdir(parents=True, exist_ok=True)
-        self._log = (directory / LOG_FILE).open("a", buffering=1)
-        self._board = SummaryWriter(directory / "tensorboard")
+        log = directory / LOG_FILE
+        if seen is not None and log.exists():
+            _drop_beyond(log, seen)
+        self._log = log.open("a", buffering=1)
+        purged = None if seen is None else seen + 1
+        self._board = SummaryWriter(directory / "tensorboard", purge_step=purged)
 
     def scalars(self, images: int, values: Mapping[str, float]) -> None:
         """Record figures after `images` images."""
@@ -48,3 +59,14 @@ class Record:
     ) -> None:
         self._log.close()
         self._board.close()
+
+
+def _drop_beyond(log: Path, seen: int) -> None:
+    kept = []
+    for line in log.read_text().splitlines(keepends=True):
+        # A kill may leave half a line.
+        if not line.endswith("\n") or json.loads(line)["images"] > seen:
+            break
+        kept.append(line)
+    with replacing(log) as file:
+        file.write("".join(kept).encode())

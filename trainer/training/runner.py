@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from models.networks.vqvae import VQVAE
 from models.spec import Lineage
 from trainer.config import PretrainConfig
 from trainer.data.source import TrainingImages
+from trainer.errors import TrainerError
 from trainer.grid import contact_sheet
 from trainer.training.pretrain import pretraining
 from trainer.training.processes import Processes
@@ -47,27 +49,31 @@ def watch(config: PretrainConfig, directory: Path, processes: Processes, progres
     average. A run that was killed goes on where its state ends.
 
     Raises:
-        TrainerError: see `pretraining` and `Loop.run`.
+        TrainerError: see `pretraining` and `Loop.run`; or the folder cannot be written.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     loop, images = pretraining(config, directory, processes, progress)
     average = config.training.averages[0].name
-    if not processes.leads:
-        for _ in loop.run():
-            pass
-        loop.weights(average)
-        return
     task = progress.add_task(config.name, total=config.training.images, completed=loop.seen)
-    with Record(directory) as record:
-        drawn = loop.seen // config.grid_images
-        for report in loop.run():
-            shown = {"loss": report.values["loss"], "images/s": report.rate}
-            progress.update(task, completed=report.images, **shown)  # type: ignore[arg-type]
-            record.scalars(report.images, {**report.values, "images_per_second": report.rate})
-            if report.images // config.grid_images > drawn:
-                drawn = report.images // config.grid_images
-                record.grid(report.images, draw_grid(config, loop.weights(average), images))
-    save_weights(directory / WEIGHTS_FILE, loop.weights(average), config.network)
+    drawn = loop.seen // config.grid_images
+    try:
+        with Record(directory, loop.seen) if processes.leads else nullcontext() as record:
+            for report in loop.run():
+                shown: dict[str, Any] = {"loss": report.values["loss"], "images/s": report.rate}
+                progress.update(task, completed=report.images, **shown)
+                if record is not None:
+                    record.scalars(report.images, {**report.values, "images_per_second": report.rate})
+                if report.images // config.grid_images > drawn:
+                    drawn = report.images // config.grid_images
+                    weights = loop.weights(average)
+                    if record is not None:
+                        record.grid(report.images, draw_grid(config, weights, images))
+        weights = loop.weights(average)
+        if processes.leads:
+            save_weights(directory / WEIGHTS_FILE, weights, config.network)
+    except OSError as error:
+        raise TrainerError(
+            f"cannot write to {directory}: {error.strerror or error}; the saved state is intact"
+        ) from error
 
 
 def draw_grid(config: PretrainConfig, weights: Mapping[str, Tensor], images: TrainingImages) -> Image.Image:
