@@ -19,6 +19,7 @@ from trainer.data.open import open_images
 from trainer.errors import TrainerError
 from trainer.evaluation.cli import app as evaluation
 from trainer.evaluation.evaluate import Evaluation
+from trainer.rounds.cli import app as rounds
 from trainer.training.processes import Processes
 from trainer.training.runner import training_progress, watch
 from trainer.versions import publish_run
@@ -32,6 +33,7 @@ app = typer.Typer(
 
 app.add_typer(data, name="data")
 app.add_typer(evaluation)
+app.add_typer(rounds)
 
 
 def _progress() -> Progress:

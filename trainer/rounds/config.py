@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engines import EngineSettings
 from engines.settings import Precision
@@ -113,13 +113,24 @@ class EvaluationConfig(SamplingConfig):
     metric: Metric = "frechet_distance"
     patience: int | None = Field(default=None, ge=1)
 
+    @model_validator(mode="after")
+    def _check_metric(self) -> Self:
+        if self.reference is not None and self.metric != "frechet_distance":
+            raise ValueError(
+                f"statistics have no {self.metric}: choose frechet_distance, or leave reference out"
+            )
+        if not self.neighbours and self.metric in ("precision", "recall"):
+            raise ValueError(f"{self.metric} compares image with image: neighbours must be true")
+        return self
+
 
 class RoundsConfig(FrozenModel):
     """A run of rounds; it ends early after a round that brings nothing better.
 
     Attributes:
         name: of the model that is published.
-        parent: directory of the version to start from, or `NAME` or `NAME/NUMBER` in the registry.
+        parent: what to start from: directory of a version or of a model, or `NAME` or `NAME/NUMBER` in the
+            registry.
         data: real images.
         rounds: most rounds.
         method: how a round improves on its reference.
