@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from models.version import ModelVersion
@@ -38,7 +39,7 @@ def create_app(settings: Settings, versions: Sequence[ModelVersion], load: Engin
         load: makes an engine of a version, such as `engines.load`; called on the engine thread.
 
     Raises:
-        ValueError: no model, or two of one name.
+        ValueError: no model, or a version twice.
     """
     server_version = _server_version()
     metrics = Metrics(server_version)
@@ -51,7 +52,7 @@ def create_app(settings: Settings, versions: Sequence[ModelVersion], load: Engin
     )
     for model in catalogue:
         metrics.add_model(
-            model, waiting=partial(worker.waiting, model.name), active=partial(worker.active, model.name)
+            model, waiting=partial(worker.waiting, model.key), active=partial(worker.active, model.key)
         )
 
     async def load_models() -> None:
@@ -86,6 +87,7 @@ def create_app(settings: Settings, versions: Sequence[ModelVersion], load: Engin
     app.add_middleware(RequestContext)
     app.add_exception_handler(ServeError, handle)
     app.add_exception_handler(HTTPException, handle)
+    app.add_exception_handler(RequestValidationError, handle)
     app.include_router(router)
     return app
 

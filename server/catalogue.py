@@ -1,4 +1,4 @@
-"""The models that this server serves, by name."""
+"""The models that this server serves, by name and version."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from engines.base import Engine
 from models.version import ModelVersion
-from server.errors import FieldError, InvalidInputError, UnknownModelError
+from server.errors import FieldError, InvalidInputError, UnknownModelError, UnknownVersionError
+from server.version_key import VersionKey
 
 
 @dataclass(slots=True, eq=False)
@@ -27,14 +28,9 @@ class ServedModel:
     reason: str = "loading"
 
     @property
-    def name(self) -> str:
-        """The name that requests use."""
-        return self.version.spec.name
-
-    @property
-    def number(self) -> int:
-        """The version's number in its registry; 0 for a directory outside one."""
-        return self.version.number or 0
+    def key(self) -> VersionKey:
+        """The name and number that requests use."""
+        return VersionKey(self.version.spec.name, self.version.number or 0)
 
     def class_id(self, class_id: int | None, class_name: str | None) -> int | None:
         """Return the class that a request means; None for an unconditional model.
@@ -47,7 +43,7 @@ class ServedModel:
             if class_id is None and class_name is None:
                 return None
             field = "class_id" if class_name is None else "class_name"
-            raise _invalid(field, f"{self.name} is unconditional: it has no classes")
+            raise _invalid(field, f"{self.key.name} is unconditional: it has no classes")
         if class_id is not None and class_name is not None:
             raise _invalid("class_name", "give class_id or class_name, not both")
         if class_name is not None:
@@ -72,21 +68,25 @@ class ServedModel:
 
     @property
     def _listing(self) -> str:
-        return f"GET /models/{self.name}/classes lists all classes"
+        return f"GET /models/{self.key.name}/classes?version={self.key.number} lists all classes"
 
 
 class Catalogue:
-    """Served models by name, in the order of the configuration."""
+    """Served versions in the order of the configuration; a name's first one is its default version."""
 
     def __init__(self, versions: Sequence[ModelVersion]) -> None:
         """Serve these versions.
 
         Raises:
-            ValueError: two of them have the same name, or there is none.
+            ValueError: one of them is there twice, or there is none.
         """
-        self._models = {version.spec.name: ServedModel(version) for version in versions}
-        if not versions or len(self._models) < len(versions):
-            raise ValueError("a server needs at least one model, each with a name of its own")
+        models = [ServedModel(version) for version in versions]
+        self._models = {model.key: model for model in models}
+        if not models:
+            raise ValueError("a server needs at least one model")
+        if len(self._models) < len(models):
+            twice = sorted({str(model.key) for model in models if self._models[model.key] is not model})
+            raise ValueError(f"each version can be served once only; more than once: {', '.join(twice)}")
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
@@ -96,15 +96,28 @@ class Catalogue:
         """The model of requests that name none."""
         return next(iter(self))
 
-    def find(self, name: str | None) -> ServedModel:
-        """Return a model by name, the default one for None; raises UnknownModelError."""
-        if name is None:
-            return self.default
-        try:
-            return self._models[name]
-        except KeyError:
-            known = ", ".join(self._models)
-            raise UnknownModelError(f"no model is called {name!r}; GET /models lists them: {known}") from None
+    def find(self, name: str | None = None, number: int | None = None) -> ServedModel:
+        """Return a version of a model.
+
+        Args:
+            name: of the model; None means the default one.
+            number: of the version; None means the model's default one.
+
+        Raises:
+            UnknownModelError: no such model is served.
+            UnknownVersionError: no such version of it is served.
+        """
+        name = self.default.key.name if name is None else name
+        numbers = [key.number for key in self._models if key.name == name]
+        if not numbers:
+            known = ", ".join(dict.fromkeys(key.name for key in self._models))
+            raise UnknownModelError(f"no model is called {name!r}; GET /models lists them: {known}")
+        if number is None:
+            number = numbers[0]
+        if number not in numbers:
+            known = ", ".join(map(str, sorted(numbers)))
+            raise UnknownVersionError(f"{name} has no version {number} here; served are: {known}")
+        return self._models[VersionKey(name, number)]
 
 
 def _invalid(field: str, message: str) -> InvalidInputError:

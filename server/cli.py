@@ -12,12 +12,11 @@ from pydantic import ValidationError
 
 import engines
 from models.errors import ModelError
-from models.registry import Registry
-from models.version import ModelVersion, open_version
 from server import logs
 from server.app import create_app
+from server.references import open_reference
 from server.run import run
-from server.settings import Settings, load_settings
+from server.settings import load_settings
 
 cli = typer.Typer(add_completion=False)
 
@@ -32,7 +31,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Directory of a version or name in the registry; may be repeated."),
+        typer.Option(help="NAME, NAME/2 or NAME/all of the registry, or a directory; may be repeated."),
     ] = None,
 ) -> None:
     """Serve models over HTTP; every setting is also a DDO_ variable of the environment."""
@@ -47,18 +46,13 @@ def serve(
     log = structlog.get_logger(__name__)
     log.info("settings", **settings.model_dump(mode="json"))
     try:
-        app = create_app(settings, open_models(settings), engines.load)
+        versions = [
+            version for name in settings.models for version in open_reference(name, settings.registry)
+        ]
+        app = create_app(settings, versions, engines.load)
     except (ModelError, ValueError) as error:
         log.error("cannot serve", reason=str(error))
         raise typer.Exit(1) from None
     answered = run(app, settings)
     log.info("ended", answered_all=answered)
     raise typer.Exit(0 if answered else 1)
-
-
-def open_models(settings: Settings) -> list[ModelVersion]:
-    """Open what `settings.models` names: a directory where there is one, else the registry's model."""
-    registry = Registry(settings.registry)
-    return [
-        open_version(Path(name)) if Path(name).is_dir() else registry.open(name) for name in settings.models
-    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 WEIGHT = 0.1
@@ -23,19 +24,19 @@ class CostModel:
 
     def __init__(self) -> None:
         """Start without measurements."""
-        self._averages: dict[str, _Averages] = {}
+        self._averages: dict[Hashable, _Averages] = {}
 
-    def observe_row(self, model: str, calls: int) -> None:
+    def observe_row(self, model: Hashable, calls: int) -> None:
         """Record how many engine calls an opened row needs."""
         averages = self._averages.setdefault(model, _Averages())
         averages.calls_per_row = _blend(averages.calls_per_row, calls)
 
-    def observe_call(self, model: str, rows: int, seconds: float) -> None:
+    def observe_call(self, model: Hashable, rows: int, seconds: float) -> None:
         """Record the seconds of one engine call of `rows` rows."""
         averages = self._averages.setdefault(model, _Averages())
         averages.row_call_seconds = _blend(averages.row_call_seconds, seconds / rows)
 
-    def seconds(self, model: str, *, active_calls: int, waiting_rows: int) -> float:
+    def seconds(self, model: Hashable, *, active_calls: int, waiting_rows: int) -> float:
         """Estimate the engine seconds that rows in front need; 0 before the first measurement.
 
         Args:

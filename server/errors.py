@@ -39,6 +39,10 @@ class UnknownModelError(RejectedError):
     """No model of this name is served."""
 
 
+class UnknownVersionError(RejectedError):
+    """The model is served, but not in this version."""
+
+
 class BodyTooLargeError(RejectedError):
     """The request body has more bytes than the server reads."""
 

@@ -48,7 +48,7 @@ class Lifecycle:
         if self._draining:
             raise DrainingError("the server finishes its last requests", self._worker.backlog_s())
         if model.engine is None:
-            raise NotReadyError(f"model {model.name} is not ready: {model.reason}", LOADING_RETRY_S)
+            raise NotReadyError(f"model {model.key} is not ready: {model.reason}", LOADING_RETRY_S)
         return model.engine
 
     @contextmanager
@@ -62,5 +62,5 @@ class Lifecycle:
 
     def reasons(self) -> list[str]:
         """Return why the server is not ready; empty when it is."""
-        reasons = [f"{model.name}: {model.reason}" for model in self._catalogue if model.engine is None]
+        reasons = [f"{model.key}: {model.reason}" for model in self._catalogue if model.engine is None]
         return ["draining", *reasons] if self._draining else reasons

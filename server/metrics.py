@@ -39,28 +39,32 @@ class Metrics:
         self.queue_wait = Histogram(
             "ddo_queue_wait_seconds",
             "Time from a row's arrival to its first engine call.",
-            ["model"],
+            ["model", "version"],
             registry=registry,
             buckets=WAIT_SECONDS,
         )
         self.engine_call = Histogram(
             "ddo_engine_call_seconds",
             "Time of one engine call.",
-            ["model"],
+            ["model", "version"],
             registry=registry,
             buckets=CALL_SECONDS,
         )
         self.batch_rows = Histogram(
-            "ddo_batch_rows", "Rows of one engine call.", ["model"], registry=registry, buckets=BATCH_ROWS
+            "ddo_batch_rows",
+            "Rows of one engine call.",
+            ["model", "version"],
+            registry=registry,
+            buckets=BATCH_ROWS,
         )
         self.dropped_rows = Counter(
             "ddo_cancelled_rows",
             "Rows dropped before they were finished: cancelled by the client, or past their deadline.",
-            ["model", "reason"],
+            ["model", "version", "reason"],
             registry=registry,
         )
         self.images = Counter(
-            "ddo_images", "Images given to clients.", ["model", "format"], registry=registry
+            "ddo_images", "Images given to clients.", ["model", "version", "format"], registry=registry
         )
         self.encode = Histogram(
             "ddo_encode_seconds",
@@ -70,24 +74,25 @@ class Metrics:
             buckets=ENCODE_SECONDS,
         )
         self._queue_rows = Gauge(
-            "ddo_queue_rows", "Rows waiting for a place in an engine.", ["model"], registry=registry
+            "ddo_queue_rows",
+            "Rows waiting for a place in an engine.",
+            ["model", "version"],
+            registry=registry,
         )
         self._active_rows = Gauge(
-            "ddo_active_rows", "Rows that hold a place in an engine.", ["model"], registry=registry
+            "ddo_active_rows", "Rows that hold a place in an engine.", ["model", "version"], registry=registry
         )
-        self._model = Info("ddo_model", "A served model version.", ["model"], registry=registry)
+        self._model = Info("ddo_model", "A served model version.", ["model", "version"], registry=registry)
         Info("ddo_build", "The running server.", registry=registry).info(
             {"version": server_version, "python": platform.python_version()}
         )
 
     def add_model(self, model: ServedModel, *, waiting: Callable[[], int], active: Callable[[], int]) -> None:
-        """Show a model's version, and its rows as the two functions give them at every scrape."""
+        """Show a served version, and its rows as the two functions give them at every scrape."""
         spec = model.version.spec
-        self._model.labels(model.name).info(
-            {"version": str(model.number), "family": spec.family, "round": str(spec.lineage.round)}
-        )
-        self._queue_rows.labels(model.name).set_function(waiting)
-        self._active_rows.labels(model.name).set_function(active)
+        self._model.labels(*model.key).info({"family": spec.family, "round": str(spec.lineage.round)})
+        self._queue_rows.labels(*model.key).set_function(waiting)
+        self._active_rows.labels(*model.key).set_function(active)
 
     @contextmanager
     def observe_request(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -31,6 +32,7 @@ class Kind:
 KINDS: Mapping[type[Exception], Kind] = {
     errors.InvalidInputError: Kind(422, "invalid-input", "The request cannot be made into an image"),
     errors.UnknownModelError: Kind(404, "unknown-model", "No such model"),
+    errors.UnknownVersionError: Kind(404, "unknown-version", "No such version of the model"),
     errors.BodyTooLargeError: Kind(413, "body-too-large", "The request body is too large"),
     errors.BodyTimeoutError: Kind(408, "body-timeout", "The request body did not arrive in time"),
     errors.UnsupportedMediaTypeError: Kind(415, "unsupported-media-type", "The request body is not JSON"),
@@ -46,7 +48,7 @@ INTERNAL = Kind(500, "internal-error", "Internal server error")
 
 
 class FieldProblem(BaseModel):
-    """One field of the request body and what is wrong with it."""
+    """One field of the request and what is wrong with it."""
 
     field: str = Field(examples=["class_id"])
     message: str = Field(examples=["must be 0 to 255"])
@@ -97,6 +99,10 @@ def problem_response(error: Exception, request: Request) -> Response:
 
 async def handle(request: Request, error: Exception) -> Response:
     """Exception handler of the app."""
+    if isinstance(error, RequestValidationError):
+        error = errors.InvalidInputError(
+            [errors.FieldError(str(entry["loc"][-1]), entry["msg"]) for entry in error.errors()]
+        )
     return problem_response(error, request)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
@@ -57,6 +57,19 @@ async def parts_of(request: Request) -> Parts:
 
 AppParts = Annotated[Parts, Depends(parts_of)]
 
+
+async def served_model(
+    name: str,
+    parts: AppParts,
+    version: Annotated[int | None, Query(ge=0, description="Else the model's default version.")] = None,
+) -> ServedModel:
+    """Return the served version that a path and its query name."""
+    return parts.catalogue.find(name, version)
+
+
+NamedModel = Annotated[ServedModel, Depends(served_model)]
+NOT_SERVED = document(errors.InvalidInputError, errors.UnknownModelError, errors.UnknownVersionError)
+
 router = APIRouter()
 
 
@@ -70,6 +83,7 @@ router = APIRouter()
         **document(
             errors.InvalidInputError,
             errors.UnknownModelError,
+            errors.UnknownVersionError,
             errors.NotAcceptableError,
             errors.BodyTimeoutError,
             errors.BodyTooLargeError,
@@ -97,14 +111,13 @@ async def generate(request: Request, parts: AppParts) -> Response:
 
 @router.get("/models", tags=["models"])
 async def list_models(parts: AppParts) -> ModelList:
-    """List the served models."""
+    """List every served version of every model."""
     return ModelList(models=[_summary(model, parts) for model in parts.catalogue])
 
 
-@router.get("/models/{name}", tags=["models"], responses=document(errors.UnknownModelError))
-async def show_model(name: str, parts: AppParts) -> ModelDetail:
-    """Show a model, its sampler defaults, licence and lineage."""
-    model = parts.catalogue.find(name)
+@router.get("/models/{name}", tags=["models"], responses=NOT_SERVED)
+async def show_model(model: NamedModel, parts: AppParts) -> ModelDetail:
+    """Show a version of a model, its sampler defaults, licence and lineage."""
     spec = model.version.spec
     return ModelDetail(
         **_summary(model, parts).model_dump(),
@@ -116,12 +129,14 @@ async def show_model(name: str, parts: AppParts) -> ModelDetail:
     )
 
 
-@router.get("/models/{name}/classes", tags=["models"], responses=document(errors.UnknownModelError))
-async def list_classes(name: str, parts: AppParts) -> ClassList:
+@router.get("/models/{name}/classes", tags=["models"], responses=NOT_SERVED)
+async def list_classes(model: NamedModel) -> ClassList:
     """List a model's classes by number."""
-    names = parts.catalogue.find(name).version.spec.class_names
-    entries = [ClassEntry(class_id=number, class_name=text) for number, text in enumerate(names)]
-    return ClassList(model=name, classes=entries)
+    entries = [
+        ClassEntry(class_id=number, class_name=text)
+        for number, text in enumerate(model.version.spec.class_names)
+    ]
+    return ClassList(model=model.key.name, version=model.key.number, classes=entries)
 
 
 @router.get("/livez", tags=["health"], responses={503: {"model": Health, "description": "Restart it."}})
@@ -150,12 +165,13 @@ async def show_metrics(parts: AppParts) -> Response:
 def _summary(model: ServedModel, parts: Parts) -> ModelSummary:
     spec = model.version.spec
     return ModelSummary(
-        name=spec.name,
-        version=model.number,
+        name=model.key.name,
+        version=model.key.number,
         family=spec.family,
         classes=len(spec.class_names),
         ready=model.engine is not None,
         default=model is parts.catalogue.default,
+        default_version=model is parts.catalogue.find(model.key.name),
     )
 
 

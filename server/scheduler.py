@@ -14,14 +14,14 @@ class Schedulable(Protocol):
     """What the scheduler sees of a row.
 
     Attributes:
-        model: name of the model that makes it.
+        model: what makes it; rows of two models never share a call.
         deadline: seconds on the caller's clock after which nobody wants it.
         cancelled: nobody wants it any more.
         lane: active rows of one model with equal lanes may share a call.
     """
 
     @property
-    def model(self) -> str: ...  # noqa: D102
+    def model(self) -> Hashable: ...  # noqa: D102
 
     @property
     def deadline(self) -> float: ...  # noqa: D102
@@ -66,18 +66,18 @@ class Scheduler(Generic[T]):
     def __init__(self, max_waiting: int) -> None:
         """Bound the waiting rows of all models together by `max_waiting`."""
         self._max_waiting = max_waiting
-        self._queues: dict[str, _Queue[T]] = {}
+        self._queues: dict[Hashable, _Queue[T]] = {}
         self._numbers = count()
 
-    def add_model(self, name: str, *, capacity: int, max_rows: int) -> None:
+    def add_model(self, model: Hashable, *, capacity: int, max_rows: int) -> None:
         """Accept rows of a model with at most `capacity` active rows, `max_rows` of them in a call."""
-        self._queues[name] = _Queue(capacity=capacity, max_rows=max_rows)
+        self._queues[model] = _Queue(capacity=capacity, max_rows=max_rows)
 
-    def waiting(self, model: str) -> int:
+    def waiting(self, model: Hashable) -> int:
         """Return how many rows of a model wait for a place; none of a model that was not added."""
         return len(self._queues[model].waiting) if model in self._queues else 0
 
-    def active(self, model: str) -> Sequence[T]:
+    def active(self, model: Hashable) -> Sequence[T]:
         """Return the rows of a model that hold a place, oldest first; none of a model that was not added."""
         return [row for _, row in self._queues[model].active] if model in self._queues else []
 

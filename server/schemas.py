@@ -32,6 +32,9 @@ class GenerateRequest(BaseModel):
     )
     n: int = Field(default=1, ge=1, description="Images of the class, up to the server's limit.")
     model: str | None = Field(default=None, description="A name from GET /models; else the server's first.")
+    version: int | None = Field(
+        default=None, ge=0, description="A version from GET /models; else the model's default one."
+    )
     steps: int | None = Field(default=None, ge=1, description="Sampler steps (EDM, EDM2).")
     solver: str | None = Field(default=None, description="Sampler (EDM, EDM2).")
     temperature: FiniteFloat | None = Field(default=None, gt=0, description="Of token sampling (VAR).")
@@ -93,7 +96,7 @@ class GenerateResponse(BaseModel):
 
 
 class ModelSummary(BaseModel):
-    """A served model."""
+    """A served version of a model."""
 
     name: str
     version: int = Field(description="Number in the registry; 0 for a model outside one.")
@@ -101,16 +104,17 @@ class ModelSummary(BaseModel):
     classes: int = Field(description="How many; 0 for an unconditional model.")
     ready: bool
     default: bool = Field(description="Whether requests that name no model get this one.")
+    default_version: bool = Field(description="Whether requests that name the model alone get this version.")
 
 
 class ModelList(BaseModel):
-    """All served models."""
+    """Every served version of every model."""
 
     models: list[ModelSummary]
 
 
 class ModelDetail(ModelSummary):
-    """A served model and what its requests mean."""
+    """A served version of a model and what its requests mean."""
 
     reason: str | None = Field(description="Why it is not ready.")
     guidance: str
@@ -130,6 +134,7 @@ class ClassList(BaseModel):
     """The classes of a model."""
 
     model: str
+    version: int
     classes: list[ClassEntry]
 
 

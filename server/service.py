@@ -79,13 +79,13 @@ class Service:
             ServeError: refused, failed or too late.
         """
         arrival = self._clock()
-        model = self._catalogue.find(wanted.model)
+        model = self._catalogue.find(wanted.model, wanted.version)
         engine = self._lifecycle.ready_engine(model)
         request = self._resolve(model, engine, wanted)
         deadline_ms = wanted.deadline_ms or self._settings.deadline_ms
         tickets = [
             Ticket(
-                model=model.name,
+                model=model.key,
                 request=dataclasses.replace(request, seed=request.seed + index),
                 arrival=arrival,
                 deadline=arrival + deadline_ms / 1000,
@@ -102,12 +102,12 @@ class Service:
         finally:
             for ticket in tickets:
                 ticket.future.cancel()
-        self._metrics.images.labels(model.name, image_format).inc(wanted.n)
+        self._metrics.images.labels(*model.key, image_format).inc(wanted.n)
         return Generated(
             pictures=pictures,
             format=image_format,
-            model=model.name,
-            version=model.number,
+            model=model.key.name,
+            version=model.key.number,
             parameters=_parameters(model, request),
             timings=_timings(tickets, self._clock()),
         )

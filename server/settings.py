@@ -16,7 +16,7 @@ from pydantic_settings import (
 
 from engines.settings import EngineSettings
 
-BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "assets" / "emoji-edm"
+BUNDLED = Path(__file__).resolve().parent.parent / "assets"
 
 
 class Settings(BaseSettings):
@@ -24,9 +24,10 @@ class Settings(BaseSettings):
 
     Attributes:
         host, port: where to listen; port 0 takes a free one.
-        models: directories of model versions or names in the registry; the first one is the default
-            of requests that name none. The environment takes a list with commas.
-        registry: the registry's directory.
+        models: what to serve, each as `server.references` reads it: `NAME`, `NAME/2`, `NAME/all` or a
+            directory. The first one is the default of requests that name no model, and a name's first
+            version that of requests that give none. The environment takes a list with commas.
+        registry: the directory of the registry that names are looked up in.
         engine: backend, device, precision, threads and rows of every engine (`DDO_ENGINE__DEVICE`).
         queue_rows: images that may wait for a place in an engine, all models together.
         max_images: images that one request may ask for.
@@ -45,7 +46,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    models: Annotated[tuple[str, ...], NoDecode] = Field(default=(str(BUNDLED_MODEL),), min_length=1)
+    models: Annotated[tuple[str, ...], NoDecode] = Field(default=(f"{BUNDLED}/emoji-edm/all",), min_length=1)
     registry: Path = Path("registry")
     engine: EngineSettings = EngineSettings()
     queue_rows: int = Field(default=512, ge=1)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.base import ImageRequest, Row
+from server.version_key import VersionKey
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 
@@ -23,7 +24,7 @@ class Ticket:
     then dropped before the next engine call.
 
     Attributes:
-        model: name of the served model.
+        model: the served version that makes it.
         request: what to make, resolved by the model's engine.
         arrival: when the request came.
         deadline: when nobody wants it any more.
@@ -33,7 +34,7 @@ class Ticket:
         finished: when its pixels were there.
     """
 
-    model: str
+    model: VersionKey
     request: ImageRequest
     arrival: float
     deadline: float

@@ -31,9 +31,9 @@ async def warm_up(model: ServedModel, worker: Worker, load: EngineLoader, settin
     """Load a model's engine, make its golden image and give it to the model, or say why not."""
     started = time.perf_counter()
     try:
-        engine = await asyncio.wrap_future(worker.attach(model.name, lambda: load(model.version, settings)))
+        engine = await asyncio.wrap_future(worker.attach(model.key, lambda: load(model.version, settings)))
         ticket = Ticket(
-            model=model.name,
+            model=model.key,
             request=engine.resolve(golden_request(model.version)),
             arrival=time.monotonic(),
             deadline=float("inf"),
@@ -42,11 +42,11 @@ async def warm_up(model: ServedModel, worker: Worker, load: EngineLoader, settin
         check_image(await asyncio.wrap_future(ticket.future), model.version)
     except Exception as error:
         model.reason = str(error) or type(error).__name__
-        log.exception("model failed", model=model.name, version=model.number)
+        log.exception("model failed", model=model.key.name, version=model.key.number)
         return
     model.engine = engine
     seconds = round(time.perf_counter() - started, 3)
-    log.info("model ready", model=model.name, version=model.number, seconds=seconds)
+    log.info("model ready", model=model.key.name, version=model.key.number, seconds=seconds)
 
 
 def golden_request(version: ModelVersion) -> ImageRequest:

@@ -20,6 +20,7 @@ from server.errors import DeadlineError, EngineFailureError, QueueFullError, Ser
 from server.metrics import Metrics
 from server.scheduler import Drop, Scheduler
 from server.ticket import Image, Ticket
+from server.version_key import VersionKey
 
 log = structlog.get_logger(__name__)
 
@@ -38,9 +39,9 @@ class Worker:
         self._cost = CostModel()
         self._metrics = metrics
         self._clock = clock
-        self._engines: dict[str, Engine[Any]] = {}
+        self._engines: dict[VersionKey, Engine[Any]] = {}
         self._wake = threading.Condition()
-        self._arrivals: list[tuple[str, Callable[[], Engine[Any]], Future[Engine[Any]]]] = []
+        self._arrivals: list[tuple[VersionKey, Callable[[], Engine[Any]], Future[Engine[Any]]]] = []
         self._stopping = False
         # A daemon, so that an engine call that never returns cannot keep the process alive.
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -61,7 +62,7 @@ class Worker:
         """Whether the engine thread runs."""
         return self._thread.is_alive()
 
-    def attach(self, model: str, load: Callable[[], Engine[Any]]) -> Future[Engine[Any]]:
+    def attach(self, model: VersionKey, load: Callable[[], Engine[Any]]) -> Future[Engine[Any]]:
         """Load an engine on the engine thread and serve it as `model` from then on."""
         future: Future[Engine[Any]] = Future()
         with self._wake:
@@ -84,11 +85,11 @@ class Worker:
             self._scheduler.submit(tickets)
             self._wake.notify()
 
-    def waiting(self, model: str) -> int:
+    def waiting(self, model: VersionKey) -> int:
         """Return how many rows of a model wait for a place."""
         return self._scheduler.waiting(model)
 
-    def active(self, model: str) -> int:
+    def active(self, model: VersionKey) -> int:
         """Return how many rows of a model are open."""
         return len(self._scheduler.active(model))
 
@@ -143,7 +144,7 @@ class Worker:
             for _, _, future in self._arrivals:
                 future.cancel()
 
-    def _load(self, model: str, load: Callable[[], Engine[Any]], future: Future[Engine[Any]]) -> None:
+    def _load(self, model: VersionKey, load: Callable[[], Engine[Any]], future: Future[Engine[Any]]) -> None:
         if not future.set_running_or_notify_cancel():
             return
         try:
@@ -169,7 +170,7 @@ class Worker:
         for ticket in batch:
             if ticket.started is None:
                 ticket.started = now
-                self._metrics.queue_wait.labels(ticket.model).observe(now - ticket.arrival)
+                self._metrics.queue_wait.labels(*ticket.model).observe(now - ticket.arrival)
 
     def _advance(self, batch: Sequence[Ticket]) -> None:
         model = batch[0].model
@@ -181,8 +182,8 @@ class Worker:
             return
         seconds = self._clock() - started
         self._cost.observe_call(model, len(batch), seconds)
-        self._metrics.engine_call.labels(model).observe(seconds)
-        self._metrics.batch_rows.labels(model).observe(len(batch))
+        self._metrics.engine_call.labels(*model).observe(seconds)
+        self._metrics.batch_rows.labels(*model).observe(len(batch))
         for ticket in batch:
             if ticket.calls_left == 0:
                 self._finish(ticket)
@@ -199,13 +200,14 @@ class Worker:
         self._release(ticket)
 
     def _fail(self, tickets: Sequence[Ticket], error: Exception) -> None:
-        log.error("engine failure", model=tickets[0].model, rows=len(tickets), exc_info=error)
+        name, version = tickets[0].model
+        log.error("engine failure", model=name, version=version, rows=len(tickets), exc_info=error)
         for ticket in tickets:
             _refuse(ticket, EngineFailureError("the engine failed while making this image"))
             self._release(ticket)
 
     def _discard(self, ticket: Ticket, reason: Drop) -> None:
-        self._metrics.dropped_rows.labels(ticket.model, reason).inc()
+        self._metrics.dropped_rows.labels(*ticket.model, reason).inc()
         _refuse(ticket, DeadlineError("the deadline passed before the image was finished"))
         self._release(ticket)
 

@@ -27,7 +27,11 @@ NAMES = ("dog face", "cat face", "red heart", "ghost")
 
 
 def version(
-    name: str = "fake", *, classes: tuple[str, ...] = NAMES, golden: GoldenImage | None = None
+    name: str = "fake",
+    number: int = 3,
+    *,
+    classes: tuple[str, ...] = NAMES,
+    golden: GoldenImage | None = None,
 ) -> ModelVersion:
     spec = ModelSpec(
         name=name,
@@ -40,7 +44,7 @@ def version(
         lineage=Lineage(source="a test"),
         golden=golden,
     )
-    return ModelVersion(Path("nowhere"), spec, 3)
+    return ModelVersion(Path("nowhere"), spec, number)
 
 
 @contextmanager

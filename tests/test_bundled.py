@@ -1,4 +1,4 @@
-"""The demo model, served as a user serves it: a process of its own, real HTTP, real weights."""
+"""The bundled models, served as a user serves them: a process of its own, real HTTP, real weights."""
 
 from __future__ import annotations
 
@@ -6,34 +6,45 @@ import asyncio
 import base64
 import io
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+import torch
 from fake_server import wait_until_ready
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from models.version import open_version
-from server.settings import BUNDLED_MODEL
+from engines import EngineSettings, load
+from engines.base import ImageRequest
+from models.registry import Registry
+from models.spec import MODEL_FILE, ModelSpec
+from server.settings import BUNDLED
+
+ASSETS = Registry(BUNDLED)
+VERSIONS = [(name, number) for name in ASSETS.names() for number in ASSETS.versions(name)]
+DOG = 207
 
 
 @contextmanager
-def served() -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
-    """Run `python -m server` on a free port until it is ready."""
+def served(*options: str) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    """Run `python -m server` on a free port until it is ready, with as many threads as an engine has here."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "-m", "server", "--port", str(port)],
-        cwd=BUNDLED_MODEL.parent.parent,
-        env={**os.environ, "DDO_LOG_LEVEL": "error"},
+        [sys.executable, "-m", "server", "--port", str(port), *options],
+        cwd=BUNDLED.parent,
+        env={**os.environ, "DDO_LOG_LEVEL": "error", "DDO_ENGINE__THREADS": str(torch.get_num_threads())},
     )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
@@ -71,12 +82,67 @@ async def post_all(url: httpx.URL, bodies: list[dict[str, Any]]) -> list[httpx.R
         return await asyncio.gather(*(client.post("/generate", json=body) for body in bodies))
 
 
-def test_the_version_is_whole() -> None:
-    version = open_version(BUNDLED_MODEL)
-    version.verify()
+@pytest.mark.parametrize(("name", "number"), VERSIONS)
+def test_a_version_is_whole(name: str, number: int) -> None:
+    version = ASSETS.verify(name, number)
     assert len(version.spec.class_names) == len(set(version.spec.class_names)) == 256
-    assert version.spec.class_names[207] == "dog face"
+    assert version.spec.class_names[DOG] == "dog face"
     assert sum(record.size for record in version.spec.files.values()) < 20_000_000
+
+
+def check_versions(client: httpx.Client, registry: Registry) -> None:
+    """Ask every served version for one class and seed: each image is its own engine's, no two are equal."""
+    models = client.get("/models").json()["models"]
+    images = []
+    for name, number in [(model["name"], model["version"]) for model in models]:
+        body = {"model": name, "version": number, "class_id": DOG, "seed": 3}
+        answer = client.post("/generate", json=body).json()
+        assert (answer["model"], answer["version"]) == (name, number)
+        image = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["images"][0]["image"]))))
+        np.testing.assert_array_equal(image, own_image(registry, name, number))
+        images.append(image.tobytes())
+    assert len(set(images)) == len(images)
+
+
+def own_image(registry: Registry, name: str, number: int) -> np.ndarray:
+    """What a version's engine makes of the request, alone and without a server."""
+    engine: Any = load(registry.open(name, number), EngineSettings())
+    row = engine.open(engine.resolve(ImageRequest(class_id=DOG, seed=3)))
+    while row.calls_left:
+        engine.step([row])
+    return engine.image(row)
+
+
+def test_every_bundled_version_is_served_with_its_own_images(client: httpx.Client) -> None:
+    models = client.get("/models").json()["models"]
+    assert sorted((model["name"], model["version"]) for model in models) == VERSIONS
+    for model in models:
+        assert model["default_version"] == (model["version"] == ASSETS.current(model["name"]))
+    check_versions(client, ASSETS)
+
+
+def test_two_versions_of_a_model_give_different_images_for_one_seed(tmp_path: Path) -> None:
+    original, registry = ASSETS.open("emoji-edm", 1), Registry(tmp_path)
+
+    def copy(directory: Path) -> ModelSpec:
+        shutil.copytree(
+            original.directory, directory, ignore=shutil.ignore_patterns(MODEL_FILE), dirs_exist_ok=True
+        )
+        return original.spec
+
+    def changed(directory: Path) -> ModelSpec:
+        spec = copy(directory)
+        weights = directory / spec.networks["main"].weights
+        save_file({key: 1.02 * tensor for key, tensor in load_file(weights).items()}, weights)
+        return spec.model_copy(update={"golden": None})
+
+    registry.publish(copy)
+    registry.publish(changed, point=True)
+    with served("--model", str(tmp_path / "emoji-edm" / "all")) as (_, client):
+        models = client.get("/models").json()["models"]
+        assert [(model["version"], model["default_version"]) for model in models] == [(2, True), (1, False)]
+        assert client.post("/generate", json={"class_id": DOG, "steps": 1}).json()["version"] == 2
+        check_versions(client, registry)
 
 
 def test_a_bare_image_is_the_one_in_the_json_answer(client: httpx.Client) -> None:

@@ -172,14 +172,15 @@ def test_metrics_count_what_happened(client: httpx.Client) -> None:
     client.post("/generate", json={"class_id": 256})
     text = client.get("/metrics").text
     samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    assert float(samples['ddo_images_total{format="webp",model="fake"}']) >= 2
+    assert float(samples['ddo_images_total{format="webp",model="fake",version="3"}']) >= 2
     assert float(samples['ddo_request_seconds_count{outcome="ok"}']) >= 1
     assert float(samples['ddo_request_seconds_count{outcome="invalid-input"}']) >= 1
     assert float(samples['ddo_rejections_total{reason="invalid-input"}']) >= 1
-    assert float(samples['ddo_queue_wait_seconds_count{model="fake"}']) >= 2
-    assert float(samples['ddo_batch_rows_bucket{le="8.0",model="fake"}']) >= 1
-    assert float(samples['ddo_engine_call_seconds_count{model="fake"}']) >= 4
+    assert float(samples['ddo_queue_wait_seconds_count{model="fake",version="3"}']) >= 2
+    assert float(samples['ddo_batch_rows_bucket{le="8.0",model="fake",version="3"}']) >= 1
+    assert float(samples['ddo_engine_call_seconds_count{model="fake",version="3"}']) >= 4
     assert float(samples['ddo_encode_seconds_count{format="webp"}']) >= 2
-    assert samples['ddo_queue_rows{model="fake"}'] == samples['ddo_active_rows{model="fake"}'] == "0.0"
+    assert samples['ddo_queue_rows{model="fake",version="3"}'] == "0.0"
+    assert samples['ddo_active_rows{model="fake",version="3"}'] == "0.0"
     assert samples['ddo_model_info{family="edm",model="fake",round="0",version="3"}'] == "1.0"
     assert any(name.startswith("ddo_build_info{") for name in samples)

@@ -80,7 +80,7 @@ def test_a_client_that_leaves_stops_costing_compute(waiting: bool) -> None:
         assert len(engine.batches) < FOREVER / 2
         metrics = client.get("/metrics").text
         gone = float(len(connections))
-        assert f'ddo_cancelled_rows_total{{model="fake",reason="cancelled"}} {gone}' in metrics
+        assert f'ddo_cancelled_rows_total{{model="fake",reason="cancelled",version="3"}} {gone}' in metrics
         assert f'ddo_request_seconds_count{{outcome="client-disconnected"}} {gone}' in metrics
         assert client.post("/generate", json={"class_id": 1}).status_code == 200
 
@@ -93,7 +93,7 @@ def test_a_row_past_its_deadline_stops_costing_compute() -> None:
         assert client.post("/generate", json=late).status_code == 504
         wait_for(lambda: not engine.rows)
         assert len(engine.batches) < FOREVER / 2
-        assert 'reason="expired"} 2.0' in client.get("/metrics").text
+        assert 'reason="expired",version="3"} 2.0' in client.get("/metrics").text
 
 
 def test_an_answer_past_its_deadline_does_not_wait_for_the_call_in_progress() -> None:

@@ -11,17 +11,15 @@ import numpy as np
 import PIL.Image
 import pytest
 import structlog
-from fake_server import version
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from server import logs
-from server.catalogue import Catalogue
 from server.cli import cli
 from server.encoding import ImageFormat, encode
 from server.errors import NotAcceptableError
 from server.negotiation import bare_image
-from server.settings import load_settings
+from server.settings import BUNDLED, load_settings
 
 PNG, WEBP, JPEG = ImageFormat.PNG, ImageFormat.WEBP, ImageFormat.JPEG
 
@@ -88,7 +86,7 @@ def test_settings_come_from_options_then_environment_then_file(
 def test_defaults_listen_on_this_machine_only() -> None:
     settings = load_settings()
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
-    assert Path(settings.models[0]).name == "emoji-edm"
+    assert settings.models == (f"{BUNDLED}/emoji-edm/all",)
 
 
 @pytest.mark.parametrize(
@@ -99,11 +97,6 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(ValidationError):
         load_settings(file)
-
-
-def test_two_models_of_one_name_are_refused() -> None:
-    with pytest.raises(ValueError, match="a name of its own"):
-        Catalogue([version("one"), version("one")])
 
 
 @pytest.fixture

@@ -173,7 +173,7 @@ def test_a_full_queue_says_when_to_come_back() -> None:
             filling = []
             for rows in ("ddo_active_rows", "ddo_queue_rows"):
                 filling.append(pool.submit(httpx.post, f"{url}/generate", json=body, timeout=30))
-                while f'{rows}{{model="fake"}} 2.0' not in client.get("/metrics").text:
+                while f'{rows}{{model="fake",version="3"}} 2.0' not in client.get("/metrics").text:
                     assert not filling[-1].done()
             refusal = client.post("/generate", json={"class_id": 1})
             check_problem(refusal, 429, "queue-full")
@@ -193,7 +193,7 @@ def test_no_request_is_taken_before_the_model_is_ready() -> None:
     with serving({"fake": load}) as url, httpx.Client(base_url=url) as client:
         assert client.get("/livez").status_code == 200
         waiting = client.get("/readyz")
-        assert (waiting.status_code, waiting.json()["reasons"]) == (503, ["fake: loading"])
+        assert (waiting.status_code, waiting.json()["reasons"]) == (503, ["fake/3: loading"])
         refusal = client.post("/generate", json={"class_id": 1})
         check_problem(refusal, 503, "not-ready")
         assert int(refusal.headers["Retry-After"]) >= 1
@@ -255,6 +255,6 @@ def test_without_a_golden_image_a_blank_one_is_refused() -> None:
 
     with serving({"fake": BlankEngine()}) as url, httpx.Client(base_url=url) as client:
         end = time.monotonic() + 10
-        while client.get("/readyz").json()["reasons"] != ["fake: its first image is all 17"]:
+        while client.get("/readyz").json()["reasons"] != ["fake/3: its first image is all 17"]:
             assert time.monotonic() < end
             time.sleep(0.02)

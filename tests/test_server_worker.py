@@ -11,7 +11,10 @@ from engines.base import ImageRequest
 from server.errors import DeadlineError, EngineFailureError, QueueFullError
 from server.metrics import Metrics
 from server.ticket import Ticket
+from server.version_key import VersionKey
 from server.worker import Worker
+
+FAKE = VersionKey("fake", 1)
 
 
 class Clock:
@@ -32,7 +35,7 @@ def clock() -> Clock:
 def make(clock: Clock, max_waiting: int = 100, **engine: Any) -> tuple[Worker, FakeEngine]:
     fake = FakeEngine(sleep=clock.advance, **engine)
     worker = Worker(max_waiting=max_waiting, metrics=Metrics("test"), clock=clock)
-    loaded = worker.attach("fake", lambda: fake)
+    loaded = worker.attach(FAKE, lambda: fake)
     worker.turn()
     assert loaded.result(0) is fake
     return worker, fake
@@ -42,7 +45,7 @@ def ticket(
     clock: Clock, seed: int = 0, *, steps: int = 3, class_id: int = 0, timeout_s: float = 1e9
 ) -> Ticket:
     request = ImageRequest(class_id=class_id, seed=seed, steps=steps, solver="heun")
-    return Ticket(model="fake", request=request, arrival=clock(), deadline=clock() + timeout_s)
+    return Ticket(model=FAKE, request=request, arrival=clock(), deadline=clock() + timeout_s)
 
 
 def turn_until(worker: Worker, done: Callable[[], bool]) -> int:
@@ -134,7 +137,7 @@ def test_a_request_enters_the_queue_whole_or_not_at_all(clock: Clock) -> None:
     worker.submit([ticket(clock), ticket(clock)])
     with pytest.raises(QueueFullError):
         worker.submit([ticket(clock), ticket(clock)])
-    assert worker.waiting("fake") == 2
+    assert worker.waiting(FAKE) == 2
     worker.submit([ticket(clock)])
 
 
@@ -142,14 +145,14 @@ def test_a_refusal_says_when_the_rows_in_front_will_be_done(clock: Clock) -> Non
     worker, _ = make(clock, max_waiting=8, capacity=4, max_rows=4, cost_s=0.5)
     for _ in range(2):  # What it learns from: full batches of 10 calls, 0.5 s each.
         worker.submit([ticket(clock, steps=10) for _ in range(4)])
-        turn_until(worker, lambda: worker.active("fake") == 0 and worker.waiting("fake") == 0)
+        turn_until(worker, lambda: worker.active(FAKE) == 0 and worker.waiting(FAKE) == 0)
     worker.submit([ticket(clock, steps=10) for _ in range(8)])
     worker.turn()
     worker.submit([ticket(clock, steps=10) for _ in range(4)])
     before = clock()
     with pytest.raises(QueueFullError) as refusal:
         worker.submit([ticket(clock, steps=10)])
-    turn_until(worker, lambda: worker.active("fake") == 0 and worker.waiting("fake") == 0)
+    turn_until(worker, lambda: worker.active(FAKE) == 0 and worker.waiting(FAKE) == 0)
     assert refusal.value.retry_after_s == pytest.approx(clock() - before)
 
 
@@ -195,7 +198,7 @@ def test_an_engine_that_cannot_be_loaded_leaves_the_others_alone(clock: Clock) -
     def broken() -> FakeEngine:
         raise RuntimeError("no such backend")
 
-    failed = worker.attach("broken", broken)
+    failed = worker.attach(VersionKey("broken", 1), broken)
     served = ticket(clock)
     worker.submit([served])
     turn_until(worker, served.future.done)
@@ -205,14 +208,14 @@ def test_an_engine_that_cannot_be_loaded_leaves_the_others_alone(clock: Clock) -
 
 def test_an_engine_that_nobody_waits_for_any_more_does_not_end_the_thread(clock: Clock) -> None:
     worker, _ = make(clock)
-    abandoned = worker.attach("abandoned", lambda: FakeEngine(sleep=clock.advance))
+    abandoned = worker.attach(VersionKey("abandoned", 1), lambda: FakeEngine(sleep=clock.advance))
     assert abandoned.cancel()
 
     def load() -> FakeEngine:
         late.cancel()
         return FakeEngine(sleep=clock.advance)
 
-    late = worker.attach("late", load)
+    late = worker.attach(VersionKey("late", 1), load)
     worker.turn()
     assert isinstance(late.result(0), FakeEngine)
     usual = ticket(clock)
