@@ -16,8 +16,8 @@ def open_reference(reference: str, registry: Path) -> list[ModelVersion]:
 
     Args:
         reference: a version's directory; or `NAME` for a model's current version, `NAME/2` for version 2,
-            `NAME/all` for every version. `PATH/NAME` is a model of another registry.
-        registry: where names are looked up.
+            `NAME/all` for every version. `PATH/NAME` in place of `NAME` is a model of the registry at `PATH`.
+        registry: where a bare name is looked up.
 
     Returns:
         The versions; of several, the current one first and then the others by number.
@@ -31,9 +31,7 @@ def open_reference(reference: str, registry: Path) -> list[ModelVersion]:
     head, _, tail = reference.rpartition("/")
     chosen = tail if head and (tail == ALL or tail.isdecimal()) else None
     place = Path(reference if chosen is None else head)
-    if not Registry(place.parent).versions(place.name):
-        place = registry / place
-    models, name = Registry(place.parent), place.name
+    models, name = Registry(registry if place.parent == Path() else place.parent), place.name
     if chosen is not None and chosen != ALL:
         return [models.open(name, int(chosen))]
     current = models.open(name)
