@@ -16,7 +16,7 @@ from server.references import open_reference
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The registries `main`, where tiny has 3 versions and the second is current, and `more`; a lone version."""
+    """The registries `main` (tiny has 3 versions, the second is current) and `more`; and a lone `version`."""
 
     def empty(name: str) -> ModelSpec:
         return version(name).spec
