@@ -65,12 +65,15 @@ def restore_state(
     Raises:
         TrainerError: it is the state of another network, or lacks one of the averages.
     """
+    parameters = dict(network.named_parameters())
     try:
         check_schema(network, state["network"])
     except SchemaMismatchError as error:
         raise TrainerError(
             f"the saved state is of another network: {error}. Start in another folder."
         ) from error
+    if unknown := state["optimizer"].keys() - parameters.keys():
+        raise TrainerError(f"the saved state has moments of {sorted(unknown)}, which are no parameters")
     if missing := averages.keys() - state["averages"].keys():
         raise TrainerError(
             f"the saved state holds the averages {sorted(state['averages'])}, not {sorted(missing)}; "
@@ -79,9 +82,8 @@ def restore_state(
     fill(network.state_dict(), state["network"])
     for name, average in averages.items():
         fill(average.values, state["averages"][name])
-    for name, parameter in network.named_parameters():
-        if name in state["optimizer"]:
-            optimizer.state[parameter] = _moments(parameter, state["optimizer"][name])
+    for name, moments in state["optimizer"].items():
+        optimizer.state[parameters[name]] = _moments(parameters[name], moments)
     return state["seen"]
 
 
