@@ -1,4 +1,4 @@
-"""`python -m trainer ddo`."""
+"""`python -m trainer ddo` and `report`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from models.registry import Registry
 from trainer.config import load_config
 from trainer.rounds.config import RoundsConfig
 from trainer.rounds.publication import label_of
+from trainer.rounds.report import REPORT_FILE, write_report
 from trainer.rounds.run import Run
 from trainer.rounds.view import View
 from trainer.training.processes import Processes
@@ -37,3 +38,16 @@ def ddo(
             best = Run(settings, out, Registry(registry), processes, view).run()
         if processes.leads:
             typer.echo(f"{out}: the best version is {label_of(best)}")
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of the run.", exists=True, file_okay=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file; report.html in the run's folder if left out.")
+    ] = None,
+) -> None:
+    """Write a page on a run of rounds, finished or not: figures, curves, images before and after."""
+    path = out or run / REPORT_FILE
+    write_report(run, path)
+    typer.echo(str(path))

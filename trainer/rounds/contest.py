@@ -19,8 +19,10 @@ from trainer.errors import NonFiniteLossError
 from trainer.objectives.neon import extrapolate
 from trainer.rounds.config import EvaluationConfig
 from trainer.rounds.examiner import Examiner
+from trainer.rounds.history import BEST_SHEET
 from trainer.rounds.methods import Candidate, Material
 from trainer.rounds.records import Trial, Trials, badness
+from trainer.rounds.sheets import write_sheet
 from trainer.training.loop import Loop, Report
 from trainer.training.record import Record
 from trainer.versions import candidate as try_version
@@ -32,9 +34,10 @@ BEST, TRIAL = "best", "trial"
 class Contest:
     """Trains a candidate in `directory`; made anew it goes on where the folder ends.
 
-    Beside what `Loop` and `Record` write the folder holds `evaluations.jsonl` and the version `best/`. The
-    saved state never is ahead of an evaluation that is due, and `best/` is moved before the evaluation that
-    found it is written down. So whatever a kill loses is done again, with the same outcome.
+    Beside what `Loop` and `Record` write the folder holds `evaluations.jsonl`, the version `best/` and images
+    of it, `best.png`. The saved state never is ahead of an evaluation that is due, and `best/` is moved
+    before the evaluation that found it is written down. So whatever a kill loses is done again, with the
+    same outcome.
 
     Process 0 evaluates while the others wait.
 
@@ -67,6 +70,7 @@ class Contest:
         self._spec = spec
         self._evaluation = evaluation
         self._examiner = examiner
+        self._title = f"{directory.parent.name}/{directory.name}"
         self._averages = [average.name for average in material.training.averages]
 
     def run(self) -> None:
@@ -82,7 +86,7 @@ class Contest:
             self._train()
         except NonFiniteLossError as error:
             # The same steps would end in the same way, so the round goes on without it.
-            self._material.view.say("candidate diverged", folder=str(self._directory), reason=str(error))
+            self._material.view.say("candidate diverged", candidate=self._title, reason=str(error))
 
     @property
     def best(self) -> ModelVersion:
@@ -119,8 +123,7 @@ class Contest:
         network, objective = self._candidate.build()
         material = self._material
         loop: Loop[Any] = Loop(network, objective, material.training, self._directory, material.processes)
-        title = f"{self._directory.parent.name} {self._candidate.name}"
-        bar = material.view.bar(title, material.training.images, loop.seen)
+        bar = material.view.bar(self._title, material.training.images, loop.seen)
         leads = material.processes.leads
         with Record(self._directory, loop.seen) if leads else nullcontext() as record:
             for images in self._stops:
@@ -155,30 +158,41 @@ class Contest:
             self._material.view.show(bar, figures=figures)
 
     def _judge(self, loop: Loop[Any], record: Record | None) -> None:
-        with self._material.view.phase("evaluation", folder=str(self._directory), images=loop.seen):
+        sheets: dict[Trial, Image.Image] = {}
+        with self._material.view.phase("evaluation", candidate=self._title, images=loop.seen):
             for average in self._averages:
                 weights = loop.weights(average)  # All processes hold a part of them.
                 if record is not None:
-                    self._judge_average(average, weights, loop.seen, record)
+                    sheets |= self._judge_average(average, weights, loop.seen)
+        if record is not None:
+            self._record(record, sheets)
         self._material.processes.wait()
         self.trials.read()
 
     def _judge_average(
-        self, average: str, weights: Mapping[str, Tensor], images: int, record: Record
-    ) -> None:
+        self, average: str, weights: Mapping[str, Tensor], images: int
+    ) -> dict[Trial, Image.Image]:
         known = self.trials.known(images)
+        sheets = {}
         for w in self._candidate.strengths:
             if (average, w) not in known:
                 tried = weights if w is None else extrapolate(self._origin, weights, w)
                 trial, sheet = self._try(average, w, tried, images)
-                figures = trial.figures.model_dump(exclude_none=True, exclude={"images"})
-                name = average if w is None else f"{average}-w{w:g}"
-                record.scalars(images, {f"{name}/{figure}": value for figure, value in figures.items()})
-                record.grid(images, sheet)
+                sheets[trial] = sheet
+        return sheets
+
+    def _record(self, record: Record, sheets: Mapping[Trial, Image.Image]) -> None:
+        for trial in sheets:
+            name = trial.average if trial.w is None else f"{trial.average}-w{trial.w:g}"
+            figures = trial.figures.model_dump(exclude_none=True, exclude={"images"})
+            record.scalars(trial.images, {f"{name}/{figure}": value for figure, value in figures.items()})
+        best = min(sheets, key=lambda trial: badness(trial.figures, self._evaluation.metric))
+        record.grid(best.images, sheets[best])
 
     def _try(
         self, average: str, w: float | None, weights: Mapping[str, Tensor], images: int
     ) -> tuple[Trial, Image.Image]:
+        """Judge weights; return the outcome and a sheet of images."""
         kept = {name: self._material.reference.path(net.weights) for name, net in self._spec.networks.items()}
         version = try_version(self._directory / TRIAL, self._spec, {**kept, "main": weights})
         evaluation, sheet = self._examiner.examine(version)
@@ -188,6 +202,7 @@ class Contest:
         if best is None or badness(trial.figures, metric) < badness(best.figures, metric):
             shutil.rmtree(self._directory / BEST, ignore_errors=True)
             version.directory.rename(self._directory / BEST)
+            write_sheet(self._directory / BEST_SHEET, sheet)
         self.trials.add(trial)
         return trial, sheet
 

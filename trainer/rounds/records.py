@@ -1,6 +1,6 @@
 """What a run leaves on disk beside weights and pools: all that it, or a report on it, needs to go on.
 
-Every file appears whole or not at all, and is written only once what it tells is safely on disk.
+Every file appears whole or not at all, and only once all that it tells of is there.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from trainer.rounds.checks import check_parent, check_same
 from trainer.rounds.config import RoundsConfig
 from trainer.rounds.contest import Contest
 from trainer.rounds.examiner import Examiner
+from trainer.rounds.history import BASE_SHEET
 from trainer.rounds.methods import Material, candidates
 from trainer.rounds.occupied import occupied
 from trainer.rounds.pool import Pool
@@ -33,6 +34,8 @@ from trainer.rounds.publication import (
     trial_spec,
 )
 from trainer.rounds.records import M, RoundResult, RunRecord, Trial, badness, read_record, write_record
+from trainer.rounds.report import REPORT_FILE, write_report
+from trainer.rounds.sheets import write_sheet
 from trainer.rounds.view import View
 from trainer.training.processes import Processes
 
@@ -41,8 +44,8 @@ class Run:
     """A run of rounds in a folder; made anew it goes on where the folder ends, to the same bits.
 
     What is done is read from the files alone: `run.json` (what the run is), `base.json` (figures of its
-    parent), and for each round `round-01/pool/` (see `Pool`), a folder for each candidate (see `Contest`) and
-    `result.json`, which ends it.
+    parent; `base.png`, images of it), and for each round `round-01/pool/` (see `Pool`), a folder for each
+    candidate (see `Contest`) and `result.json`, which ends it. `report.html` tells of all of them.
 
     Every process must make and run it. Process 0 writes everything but the pool, which all share.
 
@@ -95,6 +98,7 @@ class Run:
             if result.version is None:
                 break
             reference, figures = open_labelled(self._registry, result.version), result.figures
+        self._report()
         return reference
 
     def _start(self) -> tuple[ModelVersion, Figures]:
@@ -107,7 +111,9 @@ class Run:
         path = self._directory / "base.json"
         if self._processes.leads and not path.exists():
             with self._view.phase("evaluation of the parent", parent=record.parent):
-                write_record(path, self._examiner.examine(reference)[0])
+                evaluation, sheet = self._examiner.examine(reference)
+                write_sheet(self._directory / BASE_SHEET, sheet)
+                write_record(path, evaluation)
         self._processes.wait()
         return reference, _require(path, Evaluation).generated
 
@@ -131,6 +137,7 @@ class Run:
         result = read_record(path, RoundResult)
         if result is not None:
             return result
+        self._report()
         contests = self._contests(directory, number, reference)
         if self._processes.leads:
             result = self._conclude(directory, reference, figures, contests, number)
@@ -197,6 +204,11 @@ class Run:
         return RoundResult(
             round=number, candidate=name, **dict(best), version=version, parent=label_of(reference)
         )
+
+    def _report(self) -> None:
+        """Renew the report: where a round begins, and at the end, so that it tells of every round before."""
+        if self._processes.leads:
+            write_report(self._directory, self._directory / REPORT_FILE)
 
     def _publish(self, contest: Contest, best: Trial, reference: ModelVersion) -> ModelVersion:
         evaluation = _require(self._directory / "base.json", Evaluation)
