@@ -1,17 +1,18 @@
-"""`python -m benchmarks`: measure a running server on this machine."""
+"""`python -m benchmarks`: measure a running server, or training, on this machine."""
 
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
 
-from benchmarks import load, overhead
+from benchmarks import load, overhead, train
 
 cli = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Measure a running server on this machine."
+    add_completion=False, no_args_is_help=True, help="Measure a running server, or training, on this machine."
 )
 
 
@@ -51,4 +52,20 @@ def run_load(
 ) -> None:
     """Send many different requests at once and compare each image with the same request alone."""
     if not load.main(url, model, requests=requests, max_steps=max_steps, check=check):
+        raise typer.Exit(1)
+
+
+@cli.command("train")
+def run_train(
+    config: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="TOML file with an EDM [network].")
+    ] = train.EMOJI,
+    pairs: Annotated[int, typer.Option(min=1, help="Real images of a step, and as many fakes.")] = 32,
+    repetitions: Annotated[int, typer.Option(min=1, help="Measured steps of each way.")] = 7,
+    compiled: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Measure the compiled step too.")
+    ] = True,
+) -> None:
+    """Compare a DDO step of the trainer with a plain eager loop: speed, and that gradients are the same."""
+    if not train.main(config, pairs=pairs, repetitions=repetitions, compiled=compiled):
         raise typer.Exit(1)
