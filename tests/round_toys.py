@@ -81,7 +81,7 @@ shard_images = 10
 [training]
 images = 48
 batch = 8
-averages = [{{ kind = "half-life", images = 8 }}]
+averages = {averages}
 optimizer = {{ learning_rate = 5e-3, warmup_images = 0 }}
 report_steps = 1
 checkpoint_seconds = 1e-3
@@ -93,6 +93,7 @@ extractor = "round_toys:Means"
 neighbours = false
 {evaluation}
 """
+AVERAGES = '[{ kind = "half-life", images = 8 }]'
 DIFFUSION_DDO = 'kind = "diffusion-ddo"\nalphas = [1.0]\nbetas = [0.1]'
 VAR_DDO = 'kind = "var-ddo"\nalphas = [1.0]\nbetas = [0.05]'
 
@@ -153,7 +154,17 @@ def write_config(directory: Path, method: str = DIFFUSION_DDO, **fields: object)
     places = {"parent": parent, "data": directory / "data.npz", "fold": 2 if family == "edm" else 1}
     path = directory / "run.toml"
     path.write_text(
-        CONFIG.format(**{**places, "method": method, "rounds": 2, "every": 24, "evaluation": "", **fields})
+        CONFIG.format(
+            **{
+                **places,
+                "method": method,
+                "rounds": 2,
+                "every": 24,
+                "averages": AVERAGES,
+                "evaluation": "",
+                **fields,
+            }
+        )
     )
     return path
 

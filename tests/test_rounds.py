@@ -33,6 +33,7 @@ from trainer.rounds.config import PoolConfig, RoundsConfig
 from trainer.rounds.networks import reference_network, trained_network
 from trainer.rounds.pool import Pool
 from trainer.rounds.records import RoundResult, Trial, Trials
+from trainer.rounds.view import View
 from trainer.sampling import finish, generate
 from trainer.training.processes import Processes
 
@@ -68,8 +69,10 @@ def main(version: ModelVersion) -> dict[str, torch.Tensor]:
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The place of two rounds with two candidates each."""
     place = tmp_path_factory.mktemp("sweep")
+    torch.backends.cudnn.allow_tf32 = True
     done = ddo(write_config(place, SWEEP, rounds=2))
     assert done.exit_code == 0, done.output
+    assert not torch.backends.cudnn.allow_tf32, "the log-ratio would be lost in it"
     assert "the best version is tiny/0003" in done.output
     return place
 
@@ -265,7 +268,7 @@ def test_a_pool_of_latents_holds_what_the_sampler_ends_with(tmp_path: Path) -> N
     version = sealed(tmp_path / "v", "edm", {"main": init}, codec=codec, defaults=DiffusionDefaults(steps=2))
     config = PoolConfig(plan=SamplingPlan(images=7, seed=3), shard_images=4, rows=2)
     pool = Pool(tmp_path / "pool", config, version, number=1, class_names=CLASSES)
-    pool.fill(Processes(0, 1, CPU), QUIET)
+    pool.fill(Processes(0, 1, CPU), View(silent=True))
     with np.load(tmp_path / "pool" / "00001.npz") as arrays:
         assert (arrays["images"].dtype, arrays["images"].shape) == (np.float16, (3, 4, 4, 4))
         assert arrays["labels"].tolist() == [0, 1, 2]

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.progress import Progress
 from round_toys import CLASSES, DIFFUSION_DDO, EDM, SIZE, VAR_DDO, edm_version, sealed, write_config
 from typer.testing import CliRunner, Result
 
@@ -23,6 +22,7 @@ from trainer.errors import DataError
 from trainer.evaluation.plan import SamplingPlan
 from trainer.rounds.config import PoolConfig
 from trainer.rounds.pool import Pool
+from trainer.rounds.view import View
 from trainer.training.processes import Processes
 
 EDM2_NEON = 'kind = "neon"\nweights = [1.0]\nobjective = { kind = "uncertainty" }'
@@ -145,7 +145,7 @@ def test_a_full_disk_leaves_no_half_shard(tmp_path: Path) -> None:
     config = PoolConfig(plan=SamplingPlan(images=8), shard_images=4)
     version = edm_version(tmp_path / "edm")
     pool = Pool(tmp_path / "pool", config, version, number=1, class_names=CLASSES)
-    alone, quiet = Processes(0, 1, torch.device("cpu")), Progress(disable=True)
+    alone, quiet = Processes(0, 1, torch.device("cpu")), View(silent=True)
     with nearly_full_disk(600), pytest.raises(DataError, match=r"cannot write .*00000\.npz"):
         pool.fill(alone, quiet)
     assert list((tmp_path / "pool").iterdir()) == []

@@ -46,7 +46,8 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(toys: Path) -> Path:
-    return write_config(toys)
+    averages = '[{ kind = "half-life", images = 8 }, { kind = "power", std = 0.2 }]'
+    return write_config(toys, averages=averages)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from trainer.data.arrays import ArrayImages
 from trainer.data.source import Indices, TrainingImages
 from trainer.rounds.config import PoolConfig
 from trainer.rounds.latents import GeneratedLatents
+from trainer.rounds.view import View
 from trainer.sampling import finish, generate
 from trainer.training.processes import Processes
 
@@ -63,7 +64,7 @@ class Pool:
             for index, start in enumerate(starts)
         }
 
-    def fill(self, processes: Processes, progress: Progress) -> None:
+    def fill(self, processes: Processes, view: View) -> None:
         """Make the shards that are missing; the processes share them, and all must call it.
 
         Raises:
@@ -76,8 +77,12 @@ class Pool:
         if missing:
             settings = self._config.engine(str(processes.device))
             engine = (load_sampler if self._latent else load)(self._version, settings)
+            count = sum(len(numbers) for _, numbers in own)
+            bar = view.bar("pool", count, count - sum(len(numbers) for _, numbers in missing))
             for path, numbers in missing:
-                self._make(engine, numbers, progress).save(path)
+                with view.passing():
+                    self._make(engine, numbers, view.progress).save(path)
+                view.progress.advance(bar, len(numbers))
         processes.wait()
 
     def open(self) -> TrainingImages:

@@ -152,7 +152,7 @@ class Run:
         names = self._images.class_names
         pool = Pool(directory / "pool", config.pool, reference, number=number, class_names=names)
         with view.phase("pool of fakes", round=number, reference=label_of(reference)):
-            pool.fill(self._processes, view.progress)
+            pool.fill(self._processes, view)
         training = config.training.model_copy(update={"seed": config.training.seed + number})
         material = Material(
             reference=reference,
@@ -207,8 +207,12 @@ class Run:
 
     def _report(self) -> None:
         """Renew the report: where a round begins, and at the end, so that it tells of every round before."""
-        if self._processes.leads:
+        if not self._processes.leads:
+            return
+        try:
             write_report(self._directory, self._directory / REPORT_FILE)
+        except TrainerError as error:
+            self._view.say("the report is not renewed", reason=str(error))  # No reason to stop training.
 
     def _publish(self, contest: Contest, best: Trial, reference: ModelVersion) -> ModelVersion:
         evaluation = _require(self._directory / "base.json", Evaluation)

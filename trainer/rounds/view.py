@@ -30,8 +30,14 @@ class View:
 
     @contextmanager
     def phase(self, event: str, **facts: object) -> Iterator[None]:
-        """Log a line; at the end take away the bars that the phase has added."""
+        """Log a line, and do as `passing`."""
         self.say(event, **facts)
+        with self.passing():
+            yield
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Take away, at the end, the bars that were added meanwhile."""
         before = set(self.progress.task_ids)
         try:
             yield
@@ -40,7 +46,7 @@ class View:
                 self.progress.remove_task(task)
 
     def bar(self, description: str, total: int, completed: int) -> TaskID:
-        """Add a bar of training, in images."""
+        """Add a bar, in images."""
         return self.progress.add_task(description, total=total, completed=completed)
 
     def show(self, bar: TaskID, *, completed: int | None = None, figures: dict[str, Any]) -> None:

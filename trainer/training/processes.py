@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -46,7 +47,8 @@ class Processes:
         if own.type == "cuda":
             torch.cuda.set_device(own)
         try:
-            dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+            # The others wait while process 0 judges images, which may take hours.
+            dist.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=timedelta(days=1))
         except (RuntimeError, ValueError) as error:
             raise TrainerError(
                 f"the processes of this run do not find each other: {error}. Start them with torchrun."
