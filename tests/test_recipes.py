@@ -64,7 +64,6 @@ SMALL_COUNTS = {
     "rows": BATCH,
     "steps": 2,
     "shard_images": BATCH,
-    "report_steps": 1,
     "every_images": 2 * BATCH,
 }
 
@@ -143,6 +142,7 @@ def write_small(recipe: str, path: Path) -> RoundsConfig:
     """Write the recipe for two steps."""
     content = tomllib.loads(recipe_file(recipe).read_text())
     made = small(content, 2 * BATCH / content["training"]["images"])
+    made["training"]["report_steps"] = 1
     path.write_text("".join(f"{key} = {toml(value)}\n" for key, value in made.items()))
     return load_config(path, RoundsConfig)
 
