@@ -42,8 +42,8 @@ def facts(known: Mapping[str, str]) -> str:
 
 
 def figure(content: str, caption: str, *, kind: str = "panel") -> str:
-    """Return something to look at over its name; `kind` is `panel` or `main`."""
-    return f'<figure class="{kind}">{content}<figcaption>{escape(caption)}</figcaption></figure>'
+    """Return something to look at under its name; `kind` is `panel` or `main`."""
+    return f'<figure class="{kind}"><figcaption>{escape(caption)}</figcaption>{content}</figure>'
 
 
 def image(url: str, text: str) -> str:
