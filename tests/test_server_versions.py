@@ -163,7 +163,8 @@ def test_requests_of_all_versions_at_once_get_their_own_images(client: httpx.Cli
         assert images == client.post("/generate", json=body).json()["images"]
 
 
-def test_metrics_tell_versions_apart(client: httpx.Client) -> None:
+@pytest.mark.parametrize(("asked", "other"), [(1, 2), (2, 1)])
+def test_metrics_tell_versions_apart(client: httpx.Client, asked: int, other: int) -> None:
     def samples() -> dict[str, float]:
         lines = client.get("/metrics").text.splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
@@ -176,11 +177,11 @@ def test_metrics_tell_versions_apart(client: httpx.Client) -> None:
         'ddo_batch_rows_sum{model="fake",version="%d"}',
     ]
     before = samples()
-    client.post("/generate", json={"class_id": 0, "steps": 1, "version": 1})
+    client.post("/generate", json={"class_id": 0, "steps": 1, "version": asked})
     after = samples()
     for name in names:
-        assert after[name % 1] - before.get(name % 1, 0) == 1
-        assert after.get(name % 2, 0) == before.get(name % 2, 0)
+        assert after[name % asked] - before.get(name % asked, 0) == 1
+        assert after.get(name % other, 0) == before.get(name % other, 0)
     for name, number in SIDES:
         for gauge in ("ddo_queue_rows", "ddo_active_rows"):
             assert after[f'{gauge}{{model="{name}",version="{number}"}}'] == 0
