@@ -14,7 +14,7 @@ import torch
 from tiny_runs import losses, tiny_loop
 
 SETTINGS: dict[str, Any] = {
-    "images": 640,
+    "images": 480,
     "averages": [{"kind": "power", "std": 0.1}, {"kind": "half-life", "images": 50}],
 }
 
