@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from models import build
+from models.networks.vqvae import VQVAE
 from trainer.data.arrays import ArrayImages
+from trainer.data.tokens import TokenizedImages
+from trainer.objectives.base import Objective
 from trainer.objectives.config import Denoising, Uncertainty
 from trainer.objectives.diffusion import DiffusionObjective
+from trainer.objectives.tokens import LikelihoodObjective
 from trainer.training.config import TrainingConfig
 from trainer.training.loop import Loop
 from trainer.training.processes import Processes
@@ -101,15 +105,21 @@ def tiny_loop(
     uncertain: bool = True,
     **changes: Any,
 ) -> Loop[Any]:
-    """Return the loop of a run of EDM or EDM2; `changes` go to `training`."""
+    """Return the loop of a run of EDM, EDM2 or VAR; `changes` go to `training`."""
     settings = TrainingConfig.model_validate(training(**changes))
     torch.manual_seed(settings.seed)
-    uncertain = uncertain and kind == "edm2"
-    levels = Uncertainty() if uncertain else Denoising()
-    objective = DiffusionObjective(
-        images(), levels, seed=settings.seed, device=torch.device("cpu"), uncertainty=uncertain
-    )
+    objective = _objective(kind, uncertain and kind == "edm2", settings.seed)
     return Loop(build(NETWORKS[kind]).train(), objective, settings, directory, processes)
+
+
+def _objective(kind: str, uncertain: bool, seed: int) -> Objective[Any]:
+    device = torch.device("cpu")
+    if kind == "var":
+        vqvae = cast(VQVAE, build(NETWORKS["vqvae"]))
+        tokens = TokenizedImages(torch.arange(16 * 21).view(16, 21) % 16, torch.arange(16) % 2, 2, vqvae)
+        return LikelihoodObjective(tokens, 0.2, seed=seed, device=device)
+    levels = Uncertainty() if uncertain else Denoising()
+    return DiffusionObjective(images(), levels, seed=seed, device=device, uncertainty=uncertain)
 
 
 def losses(loop: Loop[Any], until: int | None = None) -> list[float]:
@@ -119,7 +129,7 @@ def losses(loop: Loop[Any], until: int | None = None) -> list[float]:
 
 def parameters_of(network: nn.Module) -> Tensor:
     """Return all of them as one vector."""
-    return nn.utils.parameters_to_vector(network.parameters()).detach()
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
 
 def tensors_of(value: Any, name: str = "") -> dict[str, Any]:

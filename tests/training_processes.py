@@ -28,6 +28,7 @@ RUNS: Mapping[str, Mapping[str, Any]] = {
     "edm": {"kind": "edm"},
     "edm2": {"kind": "edm2"},
     "edm2-certain": {"kind": "edm2", "uncertain": False},  # its uncertainty gets no gradient
+    "var": {"kind": "var"},
 }
 SHARDINGS = ("replicate", "shard")
 HALF = 24

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.training.config import Sharding
@@ -88,6 +88,10 @@ class Sharded:
         self._scalars = [parameter for parameter in module.parameters() if parameter.ndim == 0]
         for part in (*blocks, module):
             fully_shard(part, mesh=mesh, ignored_params=set(self._scalars))
+        for block in blocks:
+            # VAR asks its blocks for what the class does to them before it runs them.
+            if hasattr(block, "modulation"):
+                register_fsdp_forward_method(block, "modulation")
         self._module = cast(FSDPModule, module)
 
     def __call__(self, batch: Any) -> Any:
