@@ -366,7 +366,8 @@ def test_many_large_sheets_and_long_logs_stay_small(tmp_path: Path) -> None:
         end(folder, number, "alpha1-beta0.05", tried[0], f"tiny/{number + 1:04d}")
         sheet(folder / "alpha1-beta0.05" / "best.png", number, size=400)
     with (tmp_path / "round-12" / "alpha1-beta0.05" / "log.jsonl").open("a") as log:
-        log.writelines(json.dumps({"images": 24, "loss": 2.0}) + "\n" for _ in range(20_000))
+        losses = np.random.default_rng(0).normal(size=20_000)
+        log.writelines(json.dumps({"images": n / 1000, "loss": x}) + "\n" for n, x in enumerate(losses))
     found = page(tmp_path)
     assert len(found.images) == 8
     assert next(iter(found.images)).startswith("Parent")
@@ -375,6 +376,7 @@ def test_many_large_sheets_and_long_logs_stay_small(tmp_path: Path) -> None:
     assert len(sizes) == 1
     assert 100 < sizes.pop()[0] < 400
     assert (tmp_path / "report.html").stat().st_size < 3_000_000
+    assert 100 < max(path["d"].count("L") for path in found.charts["Loss"]) <= 200
 
 
 @pytest.mark.parametrize(
@@ -413,3 +415,9 @@ def test_a_run_reports_by_itself_and_keeps_the_images(tmp_path: Path) -> None:
     assert parent.shape == best.shape == (4 * 10 + 2, 8 * 10 + 2, 3), "32 images of 8 x 8 in rows of 8"
     assert not np.array_equal(parent, best)
     assert found.facts["Judged by"] == "32 images, seeds 5 to 36"
+
+    (place / "base.png").write_text("no image")
+    again = CliRunner().invoke(app, [*map(str, arguments)])
+    assert again.exit_code == 0, "a report is no reason to stop training"
+    assert "the report is not renewed" in again.output
+    assert (place / "report.html").read_bytes() == by_itself
