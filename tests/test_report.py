@@ -2,159 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import re
-from collections.abc import Mapping, Sequence
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from report_page import Page
+from report_runs import AVERAGE, NASTY, NEON, candidate, config, end, figures, sheet, start, trials
 from round_toys import write_config
 from typer.testing import CliRunner, Result
 
 from trainer.cli import app
-from trainer.evaluation.evaluate import Evaluation, FrechetReference, JudgedModel
-from trainer.evaluation.judge import Figures, RealFigures
-from trainer.evaluation.plan import SamplingPlan
-from trainer.rounds.config import RoundsConfig
-from trainer.rounds.records import RoundResult, RunRecord, Trial, Trials, write_record
-
-NASTY = '<script src="x"></script> & "emoji"'
-VOID = {"meta", "img", "br", "path", "use"}
-DDO = {"kind": "diffusion-ddo", "alphas": [4.0, 1.0], "betas": [0.05]}
-NEON = {"kind": "neon", "weights": [0.5, 2.0], "objective": {"kind": "denoising"}}
-AVERAGE = "half-life-8"
-
-
-class Page(HTMLParser):
-    """What a page holds; a part that is not closed where it should be is an error."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tables: list[list[list[str]]] = []
-        self.facts: dict[str, str] = {}
-        self.images: dict[str, Image.Image] = {}
-        self.charts: dict[str, list[dict[str, str]]] = {}
-        self.links: list[str] = []
-        self.ids: list[str] = []
-        self.text = ""
-        self._open: list[str] = []
-        self._words: list[str] = []
-        self._term = ""
-        self.feed(text)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
-        self.links += [
-            given[name] for name in ("src", "href", "xlink:href", "action", "data") if name in given
-        ]
-        self.links += re.findall(r"url\(([^)]*)\)", " ".join(given.values()))
-        self.ids += [given["id"]] if "id" in given else []
-        if tag == "img":
-            kind, _, data = given["src"].partition("base64,")
-            assert kind == "data:image/png;"
-            self.images[given["alt"]] = Image.open(io.BytesIO(base64.b64decode(data)))
-        if tag == "svg" and "aria-label" in given:
-            self.charts[given["aria-label"]] = []
-        if "svg" in self._open and tag == "path" and self.charts:
-            list(self.charts.values())[-1].append(given)
-        if tag == "table":
-            self.tables.append([])
-        if tag == "tr":
-            self.tables[-1].append([])
-        if tag not in VOID:
-            self._open.append(tag)
-            self._words = []
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self._open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in VOID:
-            return
-        assert self._open.pop() == tag
-        words = "".join(self._words)
-        if tag in ("td", "th"):
-            self.tables[-1][-1].append(words)
-        if tag == "dt":
-            self._term = words
-        if tag == "dd":
-            self.facts[self._term] = words
-
-    def handle_data(self, data: str) -> None:
-        self._words.append(data)
-        if "style" not in self._open:
-            self.text += data
-
-
-def config(method: Mapping[str, Any] = DDO, **fields: Any) -> RoundsConfig:
-    training = {"images": 24, "batch": 8, "averages": [{"kind": "half-life", "images": 8}]}
-    evaluation = {"plan": {"images": 32, "seed": 5}, "every_images": 8, "patience": 2}
-    given = {"name": "tiny", "parent": "tiny", "data": {"path": NASTY}, "rounds": 4, "method": method}
-    pool = {"plan": {"images": 24}}
-    return RoundsConfig.model_validate(
-        {**given, "training": training, "evaluation": evaluation, "pool": pool, **fields}
-    )
-
-
-def figures(distance: float, **others: float) -> Figures:
-    return Figures(images=32, frechet_distance=distance, **others)
-
-
-def start(folder: Path, base: Figures, settings: RoundsConfig | None = None) -> None:
-    """Write what a run has before its first round."""
-    reference = FrechetReference(name="Frechet distance (means)", source=NASTY, images=48, extractor="means")
-    evaluation = Evaluation(
-        model=JudgedModel(name="tiny", weights={"main": "0" * 64}),
-        plan=SamplingPlan(images=32, seed=5, steps=7, solver="heun"),
-        extractor="means",
-        frechet=reference,
-        real=None
-        if base.centroid_accuracy is None
-        else RealFigures(source=NASTY, images=48, class_diversity=9.75),
-        generated=base,
-        held_out=None,
-    )
-    write_record(folder / "run.json", RunRecord(config=settings or config(), parent="tiny/0001"))
-    write_record(folder / "base.json", evaluation)
-
-
-def candidate(
-    folder: Path, trials: Sequence[Trial], names: Sequence[str] = ("real", "fake", "accuracy")
-) -> None:
-    """Write what the training of a candidate leaves."""
-    folder.mkdir(parents=True)
-    lines = [
-        {"images": images, "loss": 1.0 / images, **{name: images / 4 for name in names}, "time": "noon"}
-        for images in (8, 16, 24)
-    ]
-    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    evaluations = Trials(folder)
-    for trial in trials:
-        evaluations.add(trial)
-
-
-def trials(*found: tuple[int, Figures], w: float | None = None) -> list[Trial]:
-    return [Trial(images=images, average=AVERAGE, w=w, figures=each) for images, each in found]
-
-
-def end(folder: Path, number: int, name: str, trial: Trial, version: str | None) -> None:
-    result = RoundResult(round=number, candidate=name, **dict(trial), version=version, parent="tiny/0001")
-    write_record(folder / "result.json", result)
-
-
-def sheet(path: Path, seed: int, size: int = 12) -> None:
-    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
-    Image.fromarray(pixels).save(path)
 
 
 def report(folder: Path, *arguments: object) -> Result:
