@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate
 
 from models.errors import ModelError
@@ -39,12 +38,12 @@ class Scales:
     def __len__(self) -> int:
         return len(self.sides)
 
-    @cached_property
+    @property
     def tokens(self) -> tuple[int, ...]:
         """Tokens of each scale."""
         return tuple(side * side for side in self.sides)
 
-    @cached_property
+    @property
     def spans(self) -> tuple[slice, ...]:
         """Place of each scale in the sequence."""
         stops = tuple(accumulate(self.tokens))
