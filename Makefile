@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := models engines server trainer benchmarks
 
-.PHONY: setup serve test check format clean
+.PHONY: setup serve test check ddo format clean
 
 setup: .venv/.installed
 
@@ -21,6 +21,12 @@ serve: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+ddo: setup data/emoji256.npz
+	$(BIN)/python -m trainer ddo trainer/configs/emoji-edm-ddo.toml --out runs/emoji-edm-ddo
+
+data/emoji256.npz: | setup
+	$(BIN)/python -m trainer data emoji $@
 
 check: setup
 	$(BIN)/ruff format --check .
