@@ -151,7 +151,7 @@ class Middle(nn.Module):
 class Encoder(nn.Module):
     """Pixels (B, 3, H, W) to features (B, z_channels, H / R, W / R); R = 2^(resolutions - 1).
 
-    The encoder of VQGAN (Esser et al. 2021, arXiv 2012.09841, Table 7) with a resolution for each of `ch_mult`.
+    The encoder of VQGAN (Esser et al. 2021, arXiv 2012.09841, Table 7), a resolution for each of `ch_mult`.
     """
 
     def __init__(self, ch: int, z_channels: int, ch_mult: Sequence[int]) -> None:

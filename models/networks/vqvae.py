@@ -19,8 +19,8 @@ class VQVAE(nn.Module):
     cast to a lower precision; everything else works in float32.
 
     Args:
-        patch_nums: side of each scale's token map; images have R * `patch_nums[-1]` pixels a side, with R = 16 in
-            the published tokenizer.
+        patch_nums: side of each scale's token map; images have R * `patch_nums[-1]` pixels a side, with
+            R = 16 in the published tokenizer.
         vocab_size: codes in the codebook.
         z_channels: channels of a code.
         ch: channels at full resolution.
