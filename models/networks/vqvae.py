@@ -31,6 +31,7 @@ class VQVAE(nn.Module):
     def __init__(
         self,
         patch_nums: Sequence[int],
+        *,
         vocab_size: int = 4096,
         z_channels: int = 32,
         ch: int = 160,
