@@ -37,9 +37,11 @@ CPU = torch.device("cpu")
 TOLERANCE = 1e-5  # of the gradient, relative
 RATE = 1e-5  # of learning
 IMAGES = 256  # of each kind
-FRESH = 2e-2  # deviation added to fresh weights, whose last layers are nearly zero and pass no gradient on
+# Deviation added to fresh weights, whose last layers are nearly zero and pass no gradient on. With more, and a
+# sharper discriminator, float32 itself is further from float64's gradient than TOLERANCE.
+FRESH = 5e-3
 MOVED = 1e-3  # how far the reference lies from the network
-STRENGTH = DdoStrength(alpha=4.0, beta=0.05)
+STRENGTH = DdoStrength(alpha=4.0, beta=0.02)
 PLAIN, EAGER, COMPILED = "plain eager loop", "trainer, eager", "trainer, compiled"
 
 
@@ -97,7 +99,7 @@ def main(config: Path, *, pairs: int, repetitions: int, compiled: bool) -> bool:
         f"threads: {torch.get_num_threads()}"
     )
     console.print(comparison(ways, errors, pairs))
-    return max(errors.values()) <= TOLERANCE
+    return all(error <= TOLERANCE for error in errors.values())
 
 
 def contenders(
