@@ -37,8 +37,8 @@ CPU = torch.device("cpu")
 TOLERANCE = 1e-5  # of the gradient, relative
 RATE = 1e-5  # of learning
 IMAGES = 256  # of each kind
-# Deviation added to fresh weights, whose last layers are nearly zero and pass no gradient on. With more, and a
-# sharper discriminator, float32 itself is further from float64's gradient than TOLERANCE.
+# Deviation added to fresh weights, whose last layers are nearly zero and pass no gradient on. With more, and
+# a sharper discriminator, float32 itself is further from float64's gradient than TOLERANCE.
 FRESH = 5e-3
 MOVED = 1e-3  # how far the reference lies from the network
 STRENGTH = DdoStrength(alpha=4.0, beta=0.02)
