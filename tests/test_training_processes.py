@@ -123,6 +123,11 @@ def test_a_batch_that_cannot_be_shared_is_an_error_in_both(both: Both) -> None:
         assert "a batch of 12 in microbatches of 4 cannot be shared evenly by 2 processes" in seen["uneven"]
 
 
+def test_processes_that_find_different_states_are_stopped(both: Both) -> None:
+    for seen in both.seen:
+        assert "holds another state for each process; it must be one folder for all" in seen["apart"]
+
+
 def test_the_command_line_under_torchrun(tmp_path: Path) -> None:
     """One log, one set of weights; a grid is drawn although the weights are spread."""
     images().save(tmp_path / "data.npz")

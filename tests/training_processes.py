@@ -45,6 +45,15 @@ def exchanges(directory: Path, processes: Processes, sharding: str, microbatch: 
     return sum(name.startswith("gloo:") and "reduce" in name for name in names)
 
 
+def refusal(directory: Path, **settings: Any) -> str:
+    """Return why the loop cannot be made."""
+    try:
+        tiny_loop(directory, **settings)
+    except TrainerError as error:
+        return str(error)
+    return "none"
+
+
 def main(one: Path, two: Path) -> None:
     seen: dict[str, Any] = {}
     with Processes.join() as processes:
@@ -63,10 +72,9 @@ def main(one: Path, two: Path) -> None:
                 (empty := two / str(processes.rank) / sharding / str(microbatch)).mkdir()
                 key = f"{sharding}/exchanges/{microbatch}"
                 seen[key] = exchanges(empty, processes, sharding, microbatch)
-        try:
-            tiny_loop(two, processes=processes, batch=12, microbatch=4)
-        except TrainerError as error:
-            seen["uneven"] = str(error)
+        apart = two / str(processes.rank) / "replicate" / "edm"  # process 1 has saved no state there
+        seen["uneven"] = refusal(two, processes=processes, batch=12, microbatch=4)
+        seen["apart"] = refusal(apart, processes=processes, **SETTINGS)
     (two / f"{processes.rank}.json").write_text(json.dumps(seen))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.networks import blocks_of, force_unit_weights
+from trainer.errors import TrainerError
 from trainer.objectives.base import Batch, Objective
 from trainer.training.average import WeightAverage
 from trainer.training.checkpoint import load_state, save_state
@@ -78,7 +79,8 @@ class Loop(Generic[Batch]):
         seen: images so far.
 
     Raises:
-        TrainerError: the batch cannot be shared, or the saved state is damaged or is not of this network.
+        TrainerError: the batch cannot be shared; the saved state is damaged, not of this network, or not
+            the same for all processes.
     """
 
     def __init__(
@@ -108,6 +110,10 @@ class Loop(Generic[Batch]):
         self._module = parallelize(module, blocks, config.sharding, processes)
         self._optimizer = adam(network, config.optimizer)
         state = load_state(directory)
+        if not processes.agree(0 if state is None else state["seen"]):
+            raise TrainerError(
+                f"{directory} holds another state for each process; it must be one folder for all"
+            )
         if state is None:
             force_unit_weights(network)
         self.averages = {average.name: WeightAverage(network, average) for average in config.averages}

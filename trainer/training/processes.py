@@ -95,6 +95,14 @@ class Processes:
         dist.broadcast(word, src=0)
         return bool(word)
 
+    def agree(self, number: int) -> bool:
+        """Return whether all processes have the same number."""
+        if self.count == 1:
+            return True
+        extremes = torch.tensor([number, -number], device=self.device)
+        dist.all_reduce(extremes, dist.ReduceOp.MAX)
+        return bool(extremes[0] == -extremes[1])
+
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.count > 1:
