@@ -48,10 +48,13 @@ def pretrain(
 ) -> None:
     """Train EDM, EDM2, VAR or VAR's tokenizer by maximum likelihood; alone or under torchrun."""
     settings = load_config(config, PretrainConfig)
-    processes = Processes.join(device)
-    with training_progress(disable=not processes.leads) as progress:
+    with (
+        Processes.join(device) as processes,
+        training_progress(disable=not processes.leads) as progress,
+    ):
         watch(settings, out, processes, progress)
-    typer.echo(f"{out}: {settings.training.images} images")
+    if processes.leads:
+        typer.echo(f"{out}: {settings.training.images} images")
 
 
 @app.command()

@@ -14,7 +14,7 @@ class DataError(TrainerError):
 
 
 class NonFiniteLossError(TrainerError):
-    """The loss is NaN or infinite; training has stopped before it could harm the saved state."""
+    """A loss or gradient is NaN or infinite; training has stopped before it could harm the saved state."""
 
 
 class StatisticsError(TrainerError):
