@@ -178,6 +178,7 @@ def test_a_model_without_classes_is_trained_and_published(tmp_path: Path, data: 
         ("edm", {"label_dim": 3}, "has 2 classes, the network 3"),
         ("edm2", {"label_dim": 1}, "has 2 classes, the network 1"),
         ("edm2", {"wings": 2}, "Precond does not take these constructor arguments"),
+        ("edm", {"model_type": "V-Net"}, "EDMPrecond does not take .* unknown model_type 'V-Net'"),
         ("vqvae", {"patch_nums": [1, 2]}, r"\(3, 8, 8\) after folding by 1, the network takes \(3, 4, 4\)"),
         ("var", {"num_classes": 3}, "has 2 classes, the network 3"),
         ("var", {"vocab_size": 32}, r"has vocab_size = 16, the VAR 32: make them equal"),

@@ -54,5 +54,5 @@ def build(init: Mapping[str, Any], tokenizer: Mapping[str, Any] | None = None) -
         raise ModelError(f"unknown network class {name!r}; known: {', '.join(NETWORKS)}") from None
     try:
         return network(**arguments).eval()
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ModelError(f"{name} does not take these constructor arguments: {error}") from error
