@@ -58,20 +58,7 @@ class SdVaeDecoder:
     call_cost = 0.0
 
     def __init__(self, codec: SdVaeCodec, device: torch.device, dtype: torch.dtype) -> None:
-        try:
-            from diffusers import AutoencoderKL  # noqa: PLC0415
-        except ImportError:
-            raise EngineError(
-                "this model decodes with the Stable Diffusion VAE: pip install 'ddo-serve[sd-vae]'"
-            ) from None
-        try:
-            vae = AutoencoderKL.from_pretrained(codec.repository, torch_dtype=dtype, use_safetensors=True)
-        except OSError as error:
-            raise EngineError(
-                f"cannot load {codec.repository}: {error}. Where there is no network, download it "
-                f"elsewhere with `hf download {codec.repository}` and copy the hub's cache folder here."
-            ) from error
-        self._vae: Any = vae.to(device).eval().requires_grad_(False)
+        self._vae = load_sd_vae(codec.repository, device, dtype)
         self._mean = torch.tensor(codec.mean, device=device).reshape(1, -1, 1, 1)
         self._scale = torch.tensor(codec.std, device=device).reshape(1, -1, 1, 1) / codec.final_std
         self._dtype = dtype
@@ -81,6 +68,28 @@ class SdVaeDecoder:
         raw = samples * self._scale + self._mean
         images: Tensor = self._vae.decode(raw.to(self._dtype)).sample
         return images.float().clamp(0, 1) * 2 - 1
+
+
+def load_sd_vae(repository: str, device: torch.device, dtype: torch.dtype) -> Any:
+    """Return the frozen Stable Diffusion VAE of `repository`, on the Hugging Face hub or a folder.
+
+    Raises:
+        EngineError: the package `diffusers` does not work here, or the weights are not here.
+    """
+    try:
+        from diffusers import AutoencoderKL  # noqa: PLC0415
+    except (ImportError, RuntimeError) as error:  # diffusers reports its own broken imports as the latter
+        raise EngineError(
+            f"the Stable Diffusion VAE needs diffusers: pip install 'ddo-serve[sd-vae]' ({error})"
+        ) from error
+    try:
+        vae = AutoencoderKL.from_pretrained(repository, torch_dtype=dtype, use_safetensors=True)
+    except OSError as error:
+        raise EngineError(
+            f"cannot load {repository}: {error}. Where there is no network, download it elsewhere with "
+            f"`hf download {repository}` and copy the hub's cache folder here."
+        ) from error
+    return vae.to(device).eval().requires_grad_(False)
 
 
 def make_decoder(codec: Codec, device: torch.device, dtype: torch.dtype) -> Decoder:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
+from engines.errors import EngineError
+from engines.pixels import load_sd_vae
 from trainer.data.latents import Moments
 from trainer.data.pixels import Pixels
 from trainer.errors import DataError
@@ -30,21 +30,11 @@ class SdVaeEncoder:
 
     def __init__(self, repository: str, device: torch.device) -> None:
         try:
-            from diffusers import AutoencoderKL  # noqa: PLC0415
-        except (ImportError, RuntimeError) as error:  # diffusers reports its own broken imports as the latter
-            raise DataError(
-                f"the Stable Diffusion VAE needs diffusers: pip install 'ddo-serve[sd-vae]' ({error})"
-            ) from error
-        try:
-            vae = AutoencoderKL.from_pretrained(repository, use_safetensors=True)
-        except OSError as error:
-            raise DataError(
-                f"cannot load {repository}: {error}. Where there is no network, download it elsewhere with "
-                f"`hf download {repository}` and copy the hub's cache folder here."
-            ) from error
+            self._vae = load_sd_vae(repository, device, torch.float32)
+        except EngineError as error:
+            raise DataError(str(error)) from error
         self.repository = repository
         self._device = device
-        self._vae: Any = vae.to(device).eval().requires_grad_(False)
 
     @torch.inference_mode()
     def encode(self, pixels: Pixels) -> Moments:

@@ -41,7 +41,7 @@ class DiffusionDdo:
     Args:
         real: images of the data.
         fake: images of the reference.
-        reference: the frozen network, in `eval` mode on `device`.
+        reference: the frozen network, on `device`.
         levels: noise levels to compare on.
         strength: alpha and beta.
         seed: of the order of the images and of their noise.

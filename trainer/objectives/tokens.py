@@ -95,7 +95,7 @@ class VarDdo:
     Args:
         real: images of the data.
         fake: images of the reference, decoded and encoded again.
-        reference: the frozen network, in `eval` mode on `device`.
+        reference: the frozen network, on `device`.
         strength: alpha and beta.
         label_drop: share of pairs without their labels.
         unconditional: loss of real images without their label.
