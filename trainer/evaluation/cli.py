@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,11 +24,11 @@ from engines.pixels import Pixels
 from models.version import open_version
 from trainer.data.replacing import replacing
 from trainer.errors import DataError, TrainerError
-from trainer.evaluation.evaluate import JudgedModel, generated_batches
+from trainer.evaluation.evaluate import JudgedModel, generated_batches, keeping
 from trainer.evaluation.evaluate import evaluate as judge_model
 from trainer.evaluation.extractors import open_extractor
 from trainer.evaluation.feature_set import FeatureSet
-from trainer.evaluation.features import FeatureExtractor, ImageBatch, feature_chunks
+from trainer.evaluation.features import FeatureExtractor, feature_chunks
 from trainer.evaluation.images import open_real
 from trainer.evaluation.judge import Judge
 from trainer.evaluation.plan import SamplingPlan
@@ -130,7 +129,7 @@ def evaluate(
         batches = generated_batches(engine, plan, classes, progress)
         evaluation = judge_model(
             judge,
-            _keeping(batches, first, max(classes, 1) if sheet is not None else 0),
+            keeping(batches, first, max(classes, 1) if sheet is not None else 0),
             model=JudgedModel.of(version),
             plan=plan,
             held_out=unseen,
@@ -185,10 +184,3 @@ def _open(name: str, device: str, weights: Path | None) -> FeatureExtractor:
     except (RuntimeError, AssertionError) as error:
         raise TrainerError(f"the device {device!r} cannot be used: {error}") from error
     return open_extractor(name, place, weights)
-
-
-def _keeping(batches: Iterable[ImageBatch], kept: list[Pixels], count: int) -> Iterator[ImageBatch]:
-    """Pass batches through and put their first `count` images into `kept`."""
-    for images, labels in batches:
-        kept.extend(images[: count - len(kept)])
-        yield images, labels

@@ -10,6 +10,7 @@ import numpy as np
 from rich.progress import Progress
 
 from engines.base import Engine
+from engines.pixels import Pixels
 from models.frozen import FrozenModel
 from models.version import ModelVersion
 from trainer.errors import DataError
@@ -157,3 +158,10 @@ def evaluate(
         generated=generated,
         held_out=unseen,
     )
+
+
+def keeping(batches: Iterable[ImageBatch], kept: list[Pixels], count: int) -> Iterator[ImageBatch]:
+    """Pass batches through and put their first `count` images into `kept`."""
+    for images, labels in batches:
+        kept.extend(images[: count - len(kept)])
+        yield images, labels

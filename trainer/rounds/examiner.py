@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +15,8 @@ from engines.base import Engine
 from engines.pixels import Pixels
 from models.version import ModelVersion
 from trainer.data.source import TrainingImages
-from trainer.evaluation.evaluate import Evaluation, JudgedModel, evaluate, generated_batches
+from trainer.evaluation.evaluate import Evaluation, JudgedModel, evaluate, generated_batches, keeping
 from trainer.evaluation.extractors import open_extractor
-from trainer.evaluation.features import ImageBatch
 from trainer.evaluation.images import RealImages
 from trainer.evaluation.judge import Judge
 from trainer.evaluation.statistics import ReferenceStatistics
@@ -75,12 +73,7 @@ class Examiner:
         engine: Engine[Any] = load(version, self._config.engine(str(self._device)))
         plan = self._config.plan.resolved(engine, classes)
         first: list[Pixels] = []
-        batches = _keeping(generated_batches(engine, plan, classes, self._progress), first)
+        made = generated_batches(engine, plan, classes, self._progress)
+        batches = keeping(made, first, SHEET_IMAGES)
         evaluation = evaluate(judge, batches, model=JudgedModel.of(version), plan=plan)
         return evaluation, contact_sheet(np.stack(first), columns=SHEET_COLUMNS)
-
-
-def _keeping(batches: Iterable[ImageBatch], kept: list[Pixels]) -> Iterator[ImageBatch]:
-    for images, labels in batches:
-        kept.extend(images[: SHEET_IMAGES - len(kept)])
-        yield images, labels
