@@ -16,11 +16,11 @@ from engines.backends.base import Backend
 from engines.base import ImageRequest
 from engines.buckets import Buckets, powers_of_two
 from engines.diffusion_row import DiffusionRow
-from engines.diffusion_step import DiffusionStep
 from engines.digests import RowDigests
 from engines.errors import EngineError
 from engines.open_rows import OpenRows
 from engines.pixels import Decoder, Pixels, to_pixels
+from engines.programs.diffusion_step import DiffusionStep
 from engines.solvers import SolverTable, plan
 from models.spec import DiffusionDefaults
 

@@ -11,10 +11,10 @@ from engines.backends.torch_backend import TorchBackend
 from engines.base import Engine
 from engines.diffusion import DiffusionEngine
 from engines.diffusion_row import DiffusionRow
-from engines.diffusion_step import DiffusionStep
 from engines.errors import EngineError
 from engines.pixels import make_decoder
 from engines.precision import choose_dtype
+from engines.programs.diffusion_step import DiffusionStep
 from engines.settings import EngineSettings
 from engines.var import VarEngine
 from engines.var_row import VarRow

@@ -14,9 +14,9 @@ from engines.backends.torch_backend import TorchBackend
 from engines.base import ImageRequest
 from engines.diffusion import DiffusionEngine
 from engines.diffusion_row import DiffusionRow
-from engines.diffusion_step import DiffusionStep
 from engines.errors import EngineError, InvalidRequestError
 from engines.pixels import PixelDecoder
+from engines.programs.diffusion_step import DiffusionStep
 from models import build
 from models.spec import DiffusionDefaults, PixelCodec
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engines.diffusion_step import DiffusionStep
+from engines.programs.diffusion_step import DiffusionStep
 
 
 class CompiledStep(Protocol):

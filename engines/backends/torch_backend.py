@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from engines.backends.base import CompiledStep
-from engines.diffusion_step import DiffusionStep
+from engines.programs.diffusion_step import DiffusionStep
 
 
 class TorchBackend:

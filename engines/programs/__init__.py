@@ -1,0 +1,1 @@
+"""The computations that backends compile: pure modules with named inputs and outputs."""
