@@ -24,6 +24,7 @@ class PretrainConfig(FrozenModel):
         objective: what is minimised.
         training: how.
         tokenizer: VAR only: the `weights.safetensors` of a finished run of its tokenizer.
+        start: the `weights.safetensors` of a finished run of the same network, which is trained further.
         licence: of the published weights.
         golden_class: class of the image that servers check the published weights by.
         grid_images: how often a sample grid is drawn, in images.
@@ -35,6 +36,7 @@ class PretrainConfig(FrozenModel):
     objective: PretrainObjective
     training: TrainingConfig
     tokenizer: Path | None = None
+    start: Path | None = None
     licence: str = "Apache-2.0"
     golden_class: int = Field(default=0, ge=0)
     grid_images: int = Field(default=50_000, ge=1)
@@ -50,6 +52,8 @@ class PretrainConfig(FrozenModel):
             raise ValueError(f"{network} is trained with objective.kind = {kinds}")
         if (self.tokenizer is not None) != isinstance(self.objective, Likelihood):
             raise ValueError("VAR needs the weights of its tokenizer, and nothing else has one")
+        if isinstance(self.objective, Tokenizer) and self.objective.decoder_only and self.start is None:
+            raise ValueError("a decoder alone needs finished codes: say where in `start`")
         if not isinstance(self.objective, Denoising | Uncertainty) and self.data.fold != 1:
             raise ValueError("VAR and its tokenizer work on unfolded pixels: data.fold must be 1")
         return self

@@ -52,6 +52,12 @@ class VQVAE(nn.Module):
         """Pixels along one side of an image."""
         return self.reduction * self.scales.sides[-1]
 
+    def freeze_codes(self) -> None:
+        """Leave only the decoder trainable: what ids mean stays as it is."""
+        self.requires_grad_(False)
+        for part in (self.post_quant_conv, self.decoder):
+            part.requires_grad_(True)
+
     def encode(self, images: Tensor) -> Tensor:
         """Return the ids (B, L), int64, of images (B, 3, resolution, resolution) in [-1, 1]."""
         ids: Tensor = self.quantize(self.quant_conv(self.encoder(images)))

@@ -38,9 +38,14 @@ class Likelihood(FrozenModel):
 
 
 class Tokenizer(FrozenModel):
-    """The loss of VAR's tokenizer."""
+    """The loss of VAR's tokenizer.
+
+    Attributes:
+        decoder_only: leave encoder and codes as they are, so that a VAR trained on them keeps its meaning.
+    """
 
     kind: Literal["tokenizer"] = "tokenizer"
+    decoder_only: bool = False
 
 
 PretrainObjective = Annotated[Denoising | Uncertainty | Likelihood | Tokenizer, Field(discriminator="kind")]

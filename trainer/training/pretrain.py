@@ -40,7 +40,10 @@ def pretraining(
     """
     images = open_images(config.data)
     torch.manual_seed(config.training.seed)
-    network = build(config.network).train().to(processes.device)
+    network = build(config.network)
+    if config.start is not None:
+        _start_from(config.start, network)
+    network.train().to(processes.device)
     _check_shape(network, config, images)
     _check_classes(network, config, images)
     objective = _objective(config, network, images, processes, progress)
@@ -60,13 +63,23 @@ def _objective(
             return DiffusionObjective(images, levels, seed=seed, device=device)
         case Uncertainty() as levels:
             return DiffusionObjective(images, levels, seed=seed, device=device, uncertainty=True)
-        case Tokenizer():
+        case Tokenizer(decoder_only=decoder_only):
+            if decoder_only:
+                cast(VQVAE, network).freeze_codes()
             return TokenizerObjective(images, seed=seed, device=device)
         case Likelihood(label_drop=label_drop):
             vqvae = _load_tokenizer(cast(Path, config.tokenizer), cast(VAR, network))
             _check_shape(vqvae, config, images)
             tokens = TokenizedImages.encode(vqvae.to(device), images, progress)
             return LikelihoodObjective(tokens, label_drop, seed=seed, device=device)
+
+
+def _start_from(path: Path, network: nn.Module) -> None:
+    finished, _ = load_weights(path)
+    try:
+        network.load_state_dict(finished.state_dict())
+    except RuntimeError as error:
+        raise TrainerError(f"{path} holds another network than [network] describes: {error}") from error
 
 
 def _load_tokenizer(path: Path, var: VAR) -> VQVAE:
