@@ -1,0 +1,113 @@
+"""Programs as ONNX files, cached by what they were made from."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from engines.errors import EngineError
+from engines.export.digest import EXPORTERS, program_digest
+from engines.programs.program import Program
+
+OPSET = 21
+"""The oldest ONNX version in which a group normalisation stays one."""
+
+_FILE = "model.onnx"
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """An exported program.
+
+    Attributes:
+        path: the file; its weights lie beside it.
+        digest: of the program; see `program_digest`.
+    """
+
+    path: Path
+    digest: str
+
+
+class OnnxCache:
+    """A folder of exported programs, one subfolder a digest. A damaged one is deleted by whoever finds it.
+
+    Args:
+        directory: need not exist.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def get(self, program: Program, opset: int = OPSET, digest: str | None = None) -> OnnxFile:
+        """Return a program's ONNX file, exported if it is not there yet.
+
+        Args:
+            program: its inputs and outputs give the tensors their names; named dimensions stay dynamic.
+            opset: the ONNX version.
+            digest: of the program, if it is known already.
+
+        Raises:
+            EngineError: a package that exporting needs is missing.
+        """
+        digest = digest or program_digest(program, opset)
+        target = self._directory / digest
+        if not (target / _FILE).is_file():
+            self._directory.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=".export-", dir=self._directory))
+            try:
+                export(program, staging / _FILE, opset)
+                if not target.exists():  # Another process may have been faster.
+                    staging.rename(target)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+        return OnnxFile(target / _FILE, digest)
+
+
+class _Positional(nn.Module):
+    """A module whose inputs the exporter sees as one list, whatever the signature of its `forward`."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        result: Tensor | tuple[Tensor, ...] = self.module(*inputs)
+        return result
+
+
+def export(program: Program, path: Path, opset: int = OPSET) -> None:
+    """Write a program as ONNX to `path`, its weights beside it.
+
+    Raises:
+        EngineError: a package that exporting needs is missing.
+    """
+    missing = [package for package in EXPORTERS if find_spec(package) is None]
+    if missing:
+        raise EngineError(
+            f"exporting to ONNX needs {' and '.join(missing)}: pip install 'ddo-serve[tensorrt-rtx]'"
+        )
+    # Small, and no two alike: equal sizes could be taken for one dimension.
+    sizes = {name: 2 + i for i, name in enumerate(sorted(program.dimensions))}
+    dynamic = torch.export.Dim.DYNAMIC
+    shapes = tuple(
+        {axis: dynamic for axis, size in enumerate(port.shape) if isinstance(size, str)}
+        for port in program.inputs
+    )
+    exported = torch.onnx.export(
+        _Positional(program.module),
+        program.example(sizes),
+        dynamo=True,
+        opset_version=opset,
+        dynamic_shapes=(shapes,),
+        input_names=[port.name for port in program.inputs],
+        output_names=[port.name for port in program.outputs],
+        verbose=False,
+    )
+    assert exported is not None
+    exported.save(path, external_data=True)
