@@ -117,12 +117,9 @@ class DhariwalUNet(UNetTrunk):
             emb = emb + self.map_label(labels)
         return F.silu(emb)
 
-    def forward(
-        self, x: Tensor, noise: Tensor, labels: Tensor | None, augment: Tensor | None = None
-    ) -> Tensor:
+    def trunk(self, x: Tensor, emb: Tensor) -> Tensor:
         """Return the raw output F (B, out_channels, H, W) in the compute dtype."""
         x = x.to(self.compute_dtype)
-        emb = self.embed(noise, labels, augment)
         skips: list[Tensor] = []
         for block in self.enc.values():
             x = block(x, emb) if isinstance(block, UNetBlock) else block(x)

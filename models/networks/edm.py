@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.networks.adm_unet import DhariwalUNet
 from models.networks.edm_layers import UNetTrunk
-from models.networks.preconditioning import precondition
+from models.networks.preconditioning import denoise
 from models.networks.song_unet import SongUNet
 
 UNETS: Mapping[str, Callable[..., UNetTrunk]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
@@ -55,6 +55,24 @@ class EDMPrecond(nn.Module):
         """Cast the convolutions to `dtype`; conditioning and preconditioning stay float32."""
         self.model.cast_convolutions(dtype)
 
+    def embed(self, noise: Tensor, labels: Tensor | None, augment: Tensor | None = None) -> Tensor:
+        """Return what `trunk` is conditioned on, (B, emb_channels) float32.
+
+        Args:
+            noise: c_noise, (B,) float32.
+            labels: see `forward`.
+            augment: see `forward`.
+        """
+        if not self.label_dim:
+            labels = None
+        elif labels is None:
+            labels = torch.zeros(1, self.label_dim, device=noise.device)
+        return self.model.embed(noise, labels, augment)
+
+    def trunk(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Return F (B, C, H, W), in the convolutions' dtype, of c_in x and the conditioning."""
+        return self.model.trunk(x, emb)
+
     def forward(
         self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, augment: Tensor | None = None
     ) -> Tensor:
@@ -69,12 +87,9 @@ class EDMPrecond(nn.Module):
         Returns:
             The denoised estimate (B, C, H, W), float32.
         """
-        x = x.float()
-        c = precondition(sigma, self.sigma_data)
-        if not self.label_dim:
-            labels = None
-        elif labels is None:
-            labels = torch.zeros(1, self.label_dim, device=x.device)
-        raw = self.model(c.c_in * x, c.c_noise, labels, augment)
-        denoised: Tensor = c.c_skip * x + c.c_out * raw.float()
-        return denoised
+        return denoise(
+            x,
+            sigma,
+            self.sigma_data,
+            lambda scaled, noise: self.trunk(scaled, self.embed(noise, labels, augment)),
+        )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.networks.mp_layers import MPConv, MPFourier, mp_cat, mp_silu, mp_sum, normalize
-from models.networks.preconditioning import precondition
+from models.networks.preconditioning import denoise, precondition
 
 
 class Block(nn.Module):
@@ -181,10 +181,9 @@ class UNet(nn.Module):
             emb = mp_sum(emb, self.emb_label(labels * math.sqrt(labels.shape[1])), self.label_balance)
         return mp_silu(emb)
 
-    def forward(self, x: Tensor, noise: Tensor, labels: Tensor | None) -> Tensor:
+    def trunk(self, x: Tensor, emb: Tensor) -> Tensor:
         """Return the raw output F (B, img_channels, H, W) in the compute dtype."""
         x = x.to(self.compute_dtype)
-        emb = self.embed(noise, labels)
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
         skips: list[Tensor] = []
         for block in self.enc.values():
@@ -245,6 +244,21 @@ class Precond(nn.Module):
         uncertainty: Tensor = self.logvar_linear(features)
         return uncertainty.reshape(-1, 1, 1, 1)
 
+    def embed(self, noise: Tensor, labels: Tensor | None) -> Tensor:
+        """Return what `trunk` is conditioned on, (B, emb_channels) float32.
+
+        Args:
+            noise: c_noise, (B,) float32.
+            labels: see `forward`.
+        """
+        if self.label_dim and labels is None:
+            labels = torch.zeros(1, self.label_dim, device=noise.device)
+        return self.unet.embed(noise, labels)
+
+    def trunk(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Return F (B, C, H, W), in the convolutions' dtype, of c_in x and the conditioning."""
+        return self.unet.trunk(x, emb)
+
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Denoise.
 
@@ -256,10 +270,6 @@ class Precond(nn.Module):
         Returns:
             The denoised estimate (B, C, H, W), float32.
         """
-        x = x.float()
-        c = precondition(sigma, self.sigma_data)
-        if self.label_dim and labels is None:
-            labels = torch.zeros(1, self.label_dim, device=x.device)
-        raw: Tensor = self.unet(c.c_in * x, c.c_noise, labels)
-        denoised: Tensor = c.c_skip * x + c.c_out * raw.float()
-        return denoised
+        return denoise(
+            x, sigma, self.sigma_data, lambda scaled, noise: self.trunk(scaled, self.embed(noise, labels))
+        )

@@ -6,6 +6,7 @@ Parameter names are those of the published checkpoints.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -240,8 +241,8 @@ class UNetBlock(nn.Module):
         return attended.transpose(-1, -2).reshape(batch, channels // 3, height, width)
 
 
-class UNetTrunk(nn.Module):
-    """What both U-Nets share: the precision that the convolutions run in.
+class UNetTrunk(nn.Module, ABC):
+    """What both U-Nets share: conditioning apart from the rest, and the precision that the rest runs in.
 
     Attributes:
         enc, dec: the convolutional blocks; everything else but the last layers is conditioning.
@@ -254,6 +255,14 @@ class UNetTrunk(nn.Module):
     def compute_dtype(self) -> torch.dtype:
         """Dtype of the convolutions' weights: activations are cast to it, conditioning stays float32."""
         return next(self.enc.parameters()).dtype
+
+    @abstractmethod
+    def embed(self, noise: Tensor, labels: Tensor | None, augment: Tensor | None) -> Tensor:
+        """Return the conditioning (B, emb_channels) of noise levels (B,), labels and augmentation labels."""
+
+    @abstractmethod
+    def trunk(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Return the raw output F (B, out_channels, H, W) in the compute dtype."""
 
     def cast_convolutions(self, dtype: torch.dtype) -> None:
         """Cast convolutions and normalisations; linear layers are conditioning and stay float32."""

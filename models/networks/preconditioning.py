@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -29,3 +30,18 @@ def precondition(sigma: Tensor, sigma_data: float) -> Preconditioning:
         c_in=1 / deviation,
         c_noise=sigma.log().flatten() / 4,
     )
+
+
+def denoise(x: Tensor, sigma: Tensor, sigma_data: float, raw: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Return the denoised estimate D (B, C, H, W), float32.
+
+    Args:
+        x: (B, C, H, W), data plus noise of standard deviation sigma.
+        sigma: (B,) or a scalar.
+        sigma_data: standard deviation of the data.
+        raw: F, called as F(c_in x, c_noise) with (B, C, H, W) and (B,), float32.
+    """
+    x = x.float()
+    c = precondition(sigma, sigma_data)
+    denoised: Tensor = c.c_skip * x + c.c_out * raw(c.c_in * x, c.c_noise).float()
+    return denoised

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def rowwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Map (B, in) to (B, out) as B products of one row each.
 
     A single product of all rows sums in another order for few rows than for many, which changes a row's last
-    bits with the batch size. Conditioning is small, so that doing without costs next to nothing.
+    bits with the batch size. Conditioning is small, so that doing without costs next to nothing. A compiler
+    that traces this gets the single product: it chooses the order of its sums itself.
     """
-    products = torch.bmm(x[:, None], weight.t().expand(len(x), -1, -1))[:, 0]
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        return F.linear(x, weight, bias)
+    products = torch.bmm(x[:, None], weight.t().expand(x.shape[0], -1, -1))[:, 0]
     return products if bias is None else products + bias

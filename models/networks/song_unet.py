@@ -203,12 +203,9 @@ class SongUNet(UNetTrunk):
             emb = emb + self.map_augment(augment)
         return F.silu(self.map_layer1(F.silu(self.map_layer0(emb))))
 
-    def forward(
-        self, x: Tensor, noise: Tensor, labels: Tensor | None, augment: Tensor | None = None
-    ) -> Tensor:
+    def trunk(self, x: Tensor, emb: Tensor) -> Tensor:
         """Return the raw output F (B, out_channels, H, W) in the compute dtype."""
         x = x.to(self.compute_dtype)
-        emb = self.embed(noise, labels, augment)
         auxiliary = x
         skips: list[Tensor] = []
         for name, block in self.enc.items():
