@@ -14,7 +14,7 @@ def rowwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     bits with the batch size. Conditioning is small, so that doing without costs next to nothing. A compiler
     that traces this gets the single product: it chooses the order of its sums itself.
     """
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return F.linear(x, weight, bias)
     products = torch.bmm(x[:, None], weight.t().expand(x.shape[0], -1, -1))[:, 0]
     return products if bias is None else products + bias
