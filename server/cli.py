@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 import engines
 from models.errors import ModelError
+from models.references import open_reference
 from server import logs
 from server.app import create_app
-from server.references import open_reference
 from server.run import run
 from server.settings import load_settings
 

@@ -24,7 +24,7 @@ class Settings(BaseSettings):
 
     Attributes:
         host, port: where to listen; port 0 takes a free one.
-        models: what to serve, each as `server.references` reads it: `NAME`, `NAME/2`, `NAME/all` or a
+        models: what to serve, each as `models.references` reads it: `NAME`, `NAME/2`, `NAME/all` or a
             directory. The first one is the default of requests that name no model, and a name's first
             version that of requests that give none. The environment takes a list with commas.
         registry: the directory of the registry that names are looked up in.

@@ -8,10 +8,10 @@ import pytest
 from fake_server import version
 
 from models.errors import ModelNotFoundError
+from models.references import open_reference
 from models.registry import Registry
 from models.spec import ModelSpec
 from models.version import seal
-from server.references import open_reference
 
 
 @pytest.fixture
