@@ -11,7 +11,7 @@ import pytest
 import torch
 from reference import DATA
 from rich.progress import Progress
-from round_toys import CLASSES, EDM, VAR_DDO, Means, edm_version, run, sealed, start, write_config
+from round_toys import CLASSES, EDM, Means, edm_version, run, sealed, start, write_config
 from typer.testing import CliRunner, Result
 
 from engines import EngineSettings, load, load_sampler
@@ -23,7 +23,6 @@ from models.version import ModelVersion, open_version
 from trainer.cli import app
 from trainer.config import load_config
 from trainer.data.arrays import ArrayImages
-from trainer.data.pixels import to_network
 from trainer.errors import DataError, TrainerError
 from trainer.evaluation.evaluate import Evaluation, generated_batches
 from trainer.evaluation.images import RealImages
@@ -42,7 +41,6 @@ FLOAT32 = EngineSettings(precision="float32", max_rows=16)
 
 SWEEP = 'kind = "diffusion-ddo"\nalphas = [1.0]\nbetas = [0.02, 0.1]'
 NEON = 'kind = "neon"\nweights = [0.5, 2.0]\nobjective = { kind = "denoising" }'
-VAR_NEON = 'kind = "neon"\nweights = [1.0]\nobjective = { kind = "likelihood" }'
 
 
 def ddo(config: Path) -> Result:
@@ -158,25 +156,6 @@ def test_neon_steps_away_from_what_its_own_images_teach(tmp_path: Path) -> None:
         expected = origin[name].half().float() + best.w * (origin[name].half().float() - taught)
         torch.testing.assert_close(tried[name], expected.half().float(), atol=1e-3, rtol=1e-2)
         assert torch.equal(tried[name], origin[name]) == torch.equal(taught, origin[name])
-
-
-@pytest.mark.parametrize("method", [VAR_DDO, VAR_NEON])
-def test_var_learns_from_decoded_and_encoded_fakes(method: str, tmp_path: Path) -> None:
-    done = ddo(write_config(tmp_path, method, rounds=1))
-    assert done.exit_code == 0, done.output
-    folder = tmp_path / "out" / "round-01"
-    shards = [ArrayImages.load(path) for path in sorted((folder / "pool").iterdir())]
-    tokenizer = open_version(tmp_path / "var").network("vqvae")
-    pixels = np.concatenate([shard.images for shard in shards])
-    expected = tokenizer.encode(to_network(pixels, 1))
-    with np.load(folder / "pool-tokens.npz") as arrays:
-        assert np.array_equal(arrays["ids"], expected)
-        assert np.array_equal(arrays["class_ids"], np.arange(24) % 4)
-    assert (tmp_path / "out" / "tokens.npz").exists() == (method == VAR_DDO)
-    (candidate,) = [path.name for path in folder.iterdir() if (path / "best").exists()]
-    best = open_version(folder / candidate / "best").spec
-    assert best.files["vqvae.safetensors"] == open_version(tmp_path / "var").spec.files["vqvae.safetensors"]
-    assert [trial.images for trial in trials(folder / candidate)] == [24, 48]
 
 
 def test_two_processes_do_what_one_does(tmp_path: Path) -> None:

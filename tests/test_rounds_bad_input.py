@@ -79,6 +79,7 @@ def name_ghost(config: Path) -> None:
         (enlarge, "(12, 8, 8) after folding by 2, tiny makes (12, 4, 4)"),
         (add_class, "has 5 classes, tiny 4"),
         (make_latent, "name as evaluation.reference statistics"),
+        (edit("[pool]", '[pool]\ncontents = "tokens"'), 'has no tokens: pool.contents = "tokens" is for VAR'),
         (edit("betas = [0.1]", "betas = []"), "method.diffusion-ddo.betas"),
         (edit("neighbours = false", 'neighbours = false\nmetric = "recall"'), "neighbours must be true"),
         (edit("neighbours = false", 'reference = "x.npz"\nmetric = "recall"'), "statistics have no recall"),

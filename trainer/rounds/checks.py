@@ -27,6 +27,8 @@ def check_parent(config: RoundsConfig, spec: ModelSpec, images: TrainingImages) 
         raise TrainerError(
             f"{spec.name} is of the family {spec.family}; this method is for {' and '.join(families)}"
         )
+    if config.pool.contents == "tokens" and spec.family != "var":
+        raise TrainerError(f'{spec.name} has no tokens: pool.contents = "tokens" is for VAR')
     shape = _shape(spec)
     if images.shape != shape:
         raise TrainerError(

@@ -86,9 +86,13 @@ class PoolConfig(SamplingConfig):
     """A round's fakes. Round r takes the seeds from plan.seed + (r - 1) plan.images on.
 
     Attributes:
+        contents: what is kept of an image that VAR makes: the image itself, which is encoded again as real
+            images are, or the tokens that were drawn. Choose the latter where the tokenizer does not give
+            about the same tokens back: the fakes would not be what the reference draws.
         shard_images: images in one file.
     """
 
+    contents: Literal["images", "tokens"] = "images"
     shard_images: int = Field(default=1000, ge=1)
 
 

@@ -22,7 +22,7 @@ from trainer.objectives.diffusion_ddo import DiffusionDdo
 from trainer.objectives.tokens import LikelihoodObjective, VarDdo
 from trainer.rounds.config import DiffusionDdoMethod, Method, NeonMethod, VarDdoMethod
 from trainer.rounds.networks import reference_network, trained_network
-from trainer.rounds.tokens import tokens_of
+from trainer.rounds.tokens import LabelledTokens, tokens_of
 from trainer.rounds.view import View
 from trainer.training.config import TrainingConfig
 from trainer.training.processes import Processes
@@ -51,7 +51,7 @@ class Material:
     Attributes:
         reference: the best version so far.
         real: images of the data.
-        fake: images of the reference.
+        fake: images of the reference, or their tokens.
         run: folder of the run, that holds the tokens of `real` for VAR.
         directory: of the round, that holds the tokens of `fake`.
         training: of each candidate.
@@ -61,7 +61,7 @@ class Material:
 
     reference: ModelVersion
     real: TrainingImages
-    fake: TrainingImages
+    fake: TrainingImages | LabelledTokens
     run: Path
     directory: Path
     training: TrainingConfig
@@ -81,12 +81,21 @@ class Material:
         return self._tokens(self.run / "tokens.npz", self.real)
 
     def fake_tokens(self) -> TokenizedImages:
-        """Encode the decoded fakes again, so that they went through pixels as the real ones did."""
+        """Return the tokens of the fakes; images are encoded again: through pixels, as the real ones."""
+        if isinstance(self.fake, LabelledTokens):
+            return self.fake.of(self._vqvae())
         return self._tokens(self.directory / "pool-tokens.npz", self.fake)
 
+    def fake_images(self) -> TrainingImages:
+        """Return the fakes of diffusion."""
+        assert not isinstance(self.fake, LabelledTokens)
+        return self.fake
+
     def _tokens(self, path: Path, images: TrainingImages) -> TokenizedImages:
-        vqvae = cast(VQVAE, self.reference.network("vqvae")).requires_grad_(False).to(self.processes.device)
-        return tokens_of(path, vqvae, images, self.processes, self.view.progress)
+        return tokens_of(path, self._vqvae(), images, self.processes, self.view.progress)
+
+    def _vqvae(self) -> VQVAE:
+        return cast(VQVAE, self.reference.network("vqvae")).requires_grad_(False).to(self.processes.device)
 
 
 def candidates(method: Method, material: Material) -> list[Candidate]:
@@ -117,7 +126,7 @@ def _diffusion_ddo(
     device = material.processes.device
     objective = DiffusionDdo(
         material.real,
-        material.fake,
+        material.fake_images(),
         material.reference_network(),
         method,
         strength,
@@ -157,5 +166,5 @@ def _self_training(
     if isinstance(loss, Likelihood):
         tokens = material.fake_tokens()
         return network, LikelihoodObjective(tokens, loss.label_drop, seed=seed, device=device)
-    objective = DiffusionObjective(material.fake, loss, seed=seed, device=device, uncertainty=uncertainty)
-    return network, objective
+    fakes = material.fake_images()
+    return network, DiffusionObjective(fakes, loss, seed=seed, device=device, uncertainty=uncertainty)

@@ -17,24 +17,27 @@ from rich.progress import Progress
 from engines import load, load_sampler
 from engines.base import Engine
 from engines.diffusion import DiffusionEngine
+from engines.var_row import VarRow
 from models.spec import PixelCodec, SdVaeCodec
 from models.version import ModelVersion
 from trainer.data.arrays import ArrayImages
 from trainer.data.source import Indices, TrainingImages
 from trainer.rounds.config import PoolConfig
 from trainer.rounds.latents import GeneratedLatents
+from trainer.rounds.tokens import LabelledTokens
 from trainer.rounds.view import View
 from trainer.sampling import finish, generate
 from trainer.training.processes import Processes
 
-Shard = ArrayImages | GeneratedLatents
+Shard = ArrayImages | GeneratedLatents | LabelledTokens
 
 
 class Pool:
     """The images of one round, a shard for every `shard_images` of them.
 
-    Pixels are 8-bit like the real images; of latent diffusion they are the samples themselves. Classes take
-    turns; an unconditional model's images are all of class 0, which it does not see.
+    Pixels are 8-bit like the real images; of latent diffusion they are the samples themselves, and of VAR the
+    tokens where the configuration says so. Classes take turns; an unconditional model's images are all of
+    class 0, which it does not see.
 
     Args:
         directory: holds the shards, `00000.npz` and so on.
@@ -85,12 +88,15 @@ class Pool:
                 view.progress.advance(bar, len(numbers))
         processes.wait()
 
-    def open(self) -> TrainingImages:
+    def open(self) -> TrainingImages | LabelledTokens:
         """Return the whole pool, in memory.
 
         Raises:
             DataError: a shard is missing or damaged.
         """
+        if self._config.contents == "tokens":
+            drawn = [LabelledTokens.load(path) for path in self._shards]
+            return replace(drawn[0], ids=np.concatenate([part.ids for part in drawn]), labels=_labels(drawn))
         if self._latent:
             samples = [GeneratedLatents.load(path) for path in self._shards]
             latents = np.concatenate([part.latents for part in samples])
@@ -108,10 +114,17 @@ class Pool:
         classes = len(self._version.spec.class_names)
         requests = [self._plan.request(number, classes) for number in numbers]
         labels = np.array([request.class_id or 0 for request in requests])
+        if self._config.contents == "tokens":
+            ids = np.stack(list(finish(engine, requests, progress, _drawn_tokens)))
+            return LabelledTokens(ids, labels, classes)
         if self._latent and isinstance(engine, DiffusionEngine):
             samples = np.stack(list(finish(engine, requests, progress, engine.sample)))
             return GeneratedLatents(samples.astype(np.float16), labels, self._class_names)
         return ArrayImages(np.stack(list(generate(engine, requests, progress))), labels, self._class_names)
+
+
+def _drawn_tokens(row: VarRow) -> Indices:
+    return np.asarray(row.tokens.cpu().numpy())
 
 
 def _labels(parts: Sequence[Shard]) -> Indices:

@@ -1,9 +1,11 @@
-"""Token ids on disk, so that images are encoded once a run and not once a start."""
+"""Token ids on disk, so that images are encoded, or drawn, once a run and not once a start."""
 
 from __future__ import annotations
 
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 from zipfile import BadZipFile
 
 import numpy as np
@@ -12,10 +14,51 @@ from rich.progress import Progress
 
 from models.networks.vqvae import VQVAE
 from trainer.data.replacing import replacing
-from trainer.data.source import TrainingImages
+from trainer.data.source import Indices, TrainingImages
 from trainer.data.tokens import TokenizedImages
 from trainer.errors import DataError
 from trainer.training.processes import Processes
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledTokens:
+    """Token ids of images.
+
+    Attributes:
+        ids: (N, L) int64.
+        labels: (N,) int64.
+        classes: how many there are.
+    """
+
+    ids: Indices
+    labels: Indices
+    classes: int
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: the file is unreadable or lacks an array.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(arrays["ids"], arrays["class_ids"], int(arrays["classes"]))
+        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+            raise DataError(f"cannot read the tokens {path}: {error}; delete it to make it again") from error
+
+    def save(self, path: Path) -> None:
+        """Write an .npz with `ids`, `class_ids` and `classes`; it appears whole or not at all.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        with replacing(path) as file:
+            np.savez(file, ids=self.ids, class_ids=self.labels, classes=self.classes)
+
+    def of(self, vqvae: VQVAE) -> TokenizedImages:
+        """Return them as training takes them."""
+        return TokenizedImages(torch.from_numpy(self.ids), torch.from_numpy(self.labels), self.classes, vqvae)
 
 
 def tokens_of(
@@ -28,12 +71,6 @@ def tokens_of(
     """
     if processes.leads and not path.exists():
         encoded = TokenizedImages.encode(vqvae, images, progress)
-        with replacing(path) as file:
-            np.savez(file, ids=encoded.ids.numpy(), class_ids=encoded.class_ids.numpy())
+        LabelledTokens(encoded.ids.numpy(), images.labels, len(images.class_names)).save(path)
     processes.wait()
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            ids, class_ids = torch.from_numpy(arrays["ids"]), torch.from_numpy(arrays["class_ids"])
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-        raise DataError(f"cannot read the tokens {path}: {error}; delete it to encode again") from error
-    return TokenizedImages(ids, class_ids, len(images.class_names), vqvae)
+    return LabelledTokens.load(path).of(vqvae)
