@@ -14,6 +14,7 @@ from engines.programs.decoders import sd_vae_program, vqvae_program
 from engines.programs.diffusion import diffusion_programs
 from engines.programs.diffusion_step import DiffusionStep
 from engines.programs.program import Program
+from engines.programs.var_cached_step import var_cached_step_program
 from engines.programs.var_sampling import var_sampling_program
 from engines.programs.var_step import var_step_program
 from models.networks.var import VAR
@@ -22,16 +23,19 @@ from models.spec import SdVaeCodec, VqvaeCodec
 from models.version import ModelVersion
 
 
-def programs_of(version: ModelVersion, dtype: torch.dtype, *, max_rows: int) -> list[Program]:
+def programs_of(
+    version: ModelVersion, dtype: torch.dtype, *, max_rows: int, native_cache: bool = False
+) -> list[Program]:
     """Load a version's networks and return everything of it that a backend may compile.
 
     EDM and EDM2: `plain`, `guided` where the model has a guide, and `pixels` where it works on latents. VAR:
-    `scale`, `tokens` and `pixels`.
+    `scale`, or with `native_cache` `cached-scale`, whose keys and values stay in place; `tokens`; `pixels`.
 
     Args:
         version: the model.
         dtype: precision of convolutions and transformer layers; the rest stays float32.
         max_rows: most images of a call.
+        native_cache: VAR only, for backends with layers that update a cache.
 
     Raises:
         ModelError: a file of the version is missing or damaged.
@@ -44,8 +48,9 @@ def programs_of(version: ModelVersion, dtype: torch.dtype, *, max_rows: int) -> 
         raise EngineError(f"a VAR model cannot decode with the codec {spec.codec.kind!r}")
     var = cast(VAR, version.network("main"))
     var.blocks.to(dtype)
+    transformer = var_cached_step_program if native_cache else var_step_program
     return [
-        var_step_program(var, max_branches=2 * max_rows),
+        transformer(var, max_branches=2 * max_rows),
         var_sampling_program(var, max_rows=max_rows),
         vqvae_program(_prepared_tokenizer(version, spec.codec.network, dtype), max_rows=max_rows),
     ]

@@ -18,14 +18,10 @@ from engines.programs.program import Program
 EXPORTERS = ("torch", "onnx", "onnxscript")
 
 
-def program_digest(program: Program, opset: int) -> str:
+def program_digest(program: Program) -> str:
     """Return the SHA-256 (hexadecimal) of a program: its ports, code, settings, weights, and the exporters.
 
     Profiles are left out: the exported file does not depend on them.
-
-    Args:
-        program: what is to be exported.
-        opset: the ONNX version to export to.
     """
     hasher = hashlib.sha256()
     ports = [
@@ -35,7 +31,7 @@ def program_digest(program: Program, opset: int) -> str:
     facts = {
         "name": program.name,
         "ports": ports,
-        "opset": opset,
+        "opset": program.opset,
         "versions": {package: version(package) for package in EXPORTERS},
         "modules": [[name, *_settings(module)] for name, module in program.module.named_modules()],
     }

@@ -15,9 +15,6 @@ from engines.errors import EngineError
 from engines.export.digest import EXPORTERS, program_digest
 from engines.programs.program import Program
 
-OPSET = 21
-"""The oldest ONNX version in which a group normalisation stays one."""
-
 _FILE = "model.onnx"
 
 
@@ -44,24 +41,23 @@ class OnnxCache:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def get(self, program: Program, opset: int = OPSET, digest: str | None = None) -> OnnxFile:
+    def get(self, program: Program, digest: str | None = None) -> OnnxFile:
         """Return a program's ONNX file, exported if it is not there yet.
 
         Args:
             program: its inputs and outputs give the tensors their names; named dimensions stay dynamic.
-            opset: the ONNX version.
             digest: of the program, if it is known already.
 
         Raises:
             EngineError: a package that exporting needs is missing.
         """
-        digest = digest or program_digest(program, opset)
+        digest = digest or program_digest(program)
         target = self._directory / digest
         if not (target / _FILE).is_file():
             self._directory.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=".export-", dir=self._directory))
             try:
-                export(program, staging / _FILE, opset)
+                export(program, staging / _FILE)
                 if not target.exists():  # Another process may have been faster.
                     staging.rename(target)
             finally:
@@ -81,7 +77,7 @@ class _Positional(nn.Module):
         return result
 
 
-def export(program: Program, path: Path, opset: int = OPSET) -> None:
+def export(program: Program, path: Path) -> None:
     """Write a program as ONNX to `path`, its weights beside it.
 
     Raises:
@@ -103,7 +99,7 @@ def export(program: Program, path: Path, opset: int = OPSET) -> None:
         _Positional(program.module),
         program.example(sizes),
         dynamo=True,
-        opset_version=opset,
+        opset_version=program.opset,
         dynamic_shapes=(shapes,),
         input_names=[port.name for port in program.inputs],
         output_names=[port.name for port in program.outputs],

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+OPSET = 21
+"""The oldest ONNX version in which a group normalisation stays one."""
+
 Draw = Callable[[tuple[int, ...], torch.Generator], Tensor]
 
 
@@ -69,6 +72,7 @@ class Program:
         module: its `forward` takes `inputs` in order and returns `outputs` in order; it reads nothing else.
         inputs, outputs: its tensors.
         profiles: at least one.
+        opset: the oldest ONNX version that can say what the module computes.
     """
 
     name: str
@@ -76,6 +80,7 @@ class Program:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     profiles: tuple[Profile, ...]
+    opset: int = OPSET
 
     @property
     def dimensions(self) -> frozenset[str]:

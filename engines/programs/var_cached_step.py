@@ -89,7 +89,7 @@ class VarCachedStep(nn.Module):
 
 
 def var_cached_step_program(var: VAR, *, max_branches: int) -> Program:
-    """Return the program `cached-scale`, with a profile for each scale; export it with opset `OPSET`.
+    """Return the program `cached-scale`, with a profile for each scale.
 
     Each output `written_...` is the input `cache_...` after the call, and may be the same memory.
 
@@ -121,4 +121,5 @@ def var_cached_step_program(var: VAR, *, max_branches: int) -> Program:
             {"batch": Range(1, max_branches, max_branches), "tokens": Range(tokens, tokens, tokens)}
             for tokens in var.scales.tokens
         ),
+        opset=OPSET,
     )

@@ -1,0 +1,1 @@
+"""TensorRT: engines built ahead of time, and the runtime that drives them."""
