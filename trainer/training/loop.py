@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.networks import blocks_of, force_unit_weights
 from trainer.errors import TrainerError
+from trainer.kernels.winograd import fast_convolutions
 from trainer.objectives.base import Batch, Objective
 from trainer.training.average import WeightAverage
 from trainer.training.checkpoint import load_state, save_state
@@ -98,14 +99,17 @@ class Loop(Generic[Batch]):
         self._objective = objective
         self._directory = directory
         self._processes = processes
+        low = config.precision != "float32"
+        self._convolutions = nullcontext() if low else fast_convolutions(network, processes.device)
         blocks = blocks_of(network)
         module = LossModule(network, objective)
         if config.activation_checkpointing:
             _checkpoint_activations(blocks)
         if config.compile:
-            # Compiled convolutions are faster so, and the normalisations between them are fused. Eager ones
-            # on a CPU are much slower so.
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if isinstance(self._convolutions, nullcontext):
+                # Compiled convolutions are faster so, and the normalisations between them are fused. Eager
+                # ones on a CPU are much slower so.
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             module.compile()
         self._module = parallelize(module, blocks, config.sharding, processes)
         self._optimizer = adam(network, config.optimizer)
@@ -191,9 +195,10 @@ class Loop(Generic[Batch]):
         batch = self._objective.batch(rows)
         # What a network itself draws (dropout, label dropout) is seeded by the rows too.
         torch.manual_seed(_mixed(self.config.seed, rows.start))
-        with self._precision():
-            values: Mapping[str, Tensor] = self._module(batch)
-        torch.autograd.backward(values["loss"] / parts)
+        with self._convolutions:  # for the backward pass too: checkpointed blocks run again there
+            with self._precision():
+                values: Mapping[str, Tensor] = self._module(batch)
+            torch.autograd.backward(values["loss"] / parts)
         return {name: value.detach().float() for name, value in values.items()}
 
     def _update(self) -> float:
