@@ -9,14 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from engines import diffusion_request
 from engines.backends.base import Backend
 from engines.base import ImageRequest
 from engines.buckets import Buckets, powers_of_two
 from engines.diffusion_row import DiffusionRow
-from engines.digests import RowDigests
 from engines.errors import EngineError
 from engines.open_rows import OpenRows
 from engines.pixels import Decoder, Pixels, to_pixels
@@ -27,12 +25,8 @@ from models.spec import DiffusionDefaults
 SLOTS = 3
 """Slots of every row's state: as many as the greediest solver needs, so that all solvers share calls."""
 
-MODULE_FLOPS = 5e7
-"""What running a module costs beside its arithmetic, in floating-point operations of the time it takes.
-
-On a CPU in bfloat16 4.5e7 was measured with 9 M parameters, where a call costs 6.4 rows beside its own, and
-6.7e7 with 56 M, where it costs 0.4.
-"""
+PROBED_SIGMAS = (1.0, 0.1, 20.0, 0.01)
+"""Noise levels of the rows that the search for batch sizes tries."""
 
 TABLES_KEPT = 256
 """Solver tables that an engine keeps, one for each (solver, steps) asked for lately."""
@@ -85,7 +79,7 @@ class DiffusionEngine:
         self._rows: OpenRows[DiffusionRow] = OpenRows(capacity, max_rows)
         self._table = lru_cache(maxsize=TABLES_KEPT)(self._plan)
         lanes = ["plain", "guided"] if self._can_guide else ["plain"]
-        self._buckets = {lane: self._find_buckets(lane) for lane in lanes}
+        self._buckets = {lane: self._find_buckets(backend, lane) for lane in lanes}
         self._decoder_buckets = None if decoder is None else self._find_decoder_buckets(decoder)
 
     def resolve(self, request: ImageRequest) -> ImageRequest:
@@ -196,24 +190,22 @@ class DiffusionEngine:
     def _tensor(self, values: list[float] | list[np.ndarray]) -> Tensor:
         return torch.tensor(np.array(values), dtype=torch.float32, device=self._device)
 
-    def _find_buckets(self, lane: str) -> Buckets:
-        state = torch.randn(1, SLOTS, *self._shape, generator=torch.Generator().manual_seed(0))
+    def _find_buckets(self, backend: Backend, lane: str) -> Buckets:
+        guided = lane == "guided"
 
-        def run(size: int) -> Tensor:
-            with RowDigests(self._step, size) as digests:
-                result = self._run(
-                    state.expand(size, -1, -1, -1, -1).to(self._device),
-                    self._tensor([1.0] * size),
-                    torch.zeros(size, dtype=torch.int64, device=self._device),
-                    self._tensor([np.eye(SLOTS, SLOTS + 1, k=1)] * size),
-                    self._tensor([1.5] * size) if lane == "guided" else None,
-                )
-            return digests.with_result(result)
+        def run(size: int, number: int) -> Tensor:
+            state = torch.randn(1, SLOTS, *self._shape, generator=torch.Generator().manual_seed(number))
+            sigma = PROBED_SIGMAS[number % len(PROBED_SIGMAS)]
+            class_id = number % max(self._num_classes, 1)
+            return self._run(
+                (state * sigma).expand(size, -1, -1, -1, -1).to(self._device),
+                self._tensor([sigma] * size),
+                torch.full((size,), class_id, device=self._device),
+                self._tensor([np.eye(SLOTS, SLOTS + 1, k=1)] * size),
+                self._tensor([1.5] * size) if guided else None,
+            )
 
-        with FlopCounterMode(display=False) as counter:
-            modules = run(1).shape[1]
-        call_cost = modules * MODULE_FLOPS / counter.get_total_flops()
-        return Buckets.find(run, powers_of_two(self.max_rows), call_cost)
+        return backend.find_buckets(self._step, lane, run, self.max_rows)
 
     @torch.inference_mode()
     def _find_decoder_buckets(self, decoder: Decoder) -> Buckets:

@@ -22,7 +22,8 @@ class RowDigests:
 
     Args:
         root: the program; its modules are watched while the block runs.
-        rows: batch size; outputs of another leading size are left out.
+        rows: batch size. An output may hold several such batches one behind the other; outputs of other
+            leading sizes are left out.
     """
 
     def __init__(self, root: nn.Module, rows: int) -> None:
@@ -46,8 +47,8 @@ class RowDigests:
         return torch.stack([*self._digests, digest(result)], dim=1)
 
     def _watch(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim and len(output) == self._rows:
-            self._digests.append(digest(output))
+        if isinstance(output, Tensor) and output.ndim and len(output) % self._rows == 0:
+            self._digests.append(digest(output.reshape(-1, self._rows, *output.shape[1:]).transpose(0, 1)))
 
 
 def digest(values: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from engines.backends.torch_backend import TorchBackend
+from engines.backends.choice import make_backend
 from engines.base import Engine
 from engines.diffusion import DiffusionEngine
 from engines.diffusion_row import DiffusionRow
@@ -35,9 +35,7 @@ def load(version: ModelVersion, settings: EngineSettings) -> Engine[DiffusionRow
     spec = version.spec
     match spec.defaults:
         case DiffusionDefaults() as defaults:
-            return _load_diffusion(
-                version, defaults, device=device, dtype=dtype, max_rows=settings.max_rows, decode=True
-            )
+            return _load_diffusion(version, defaults, settings, device=device, dtype=dtype, decode=True)
         case VarDefaults() as defaults:
             if not isinstance(spec.codec, VqvaeCodec):
                 raise EngineError(f"a VAR model cannot decode with the codec {spec.codec.kind!r}")
@@ -63,14 +61,7 @@ def load_sampler(version: ModelVersion, settings: EngineSettings) -> DiffusionEn
     device, dtype = _place(settings)
     if not isinstance(version.spec.defaults, DiffusionDefaults):
         raise EngineError(f"{version.spec.name} is no diffusion model: it has images alone, no samples")
-    return _load_diffusion(
-        version,
-        version.spec.defaults,
-        device=device,
-        dtype=dtype,
-        max_rows=settings.max_rows,
-        decode=False,
-    )
+    return _load_diffusion(version, version.spec.defaults, settings, device=device, dtype=dtype, decode=False)
 
 
 def _place(settings: EngineSettings) -> tuple[torch.device, torch.dtype]:
@@ -86,10 +77,10 @@ def _place(settings: EngineSettings) -> tuple[torch.device, torch.dtype]:
 def _load_diffusion(
     version: ModelVersion,
     defaults: DiffusionDefaults,
+    settings: EngineSettings,
     *,
     device: torch.device,
     dtype: torch.dtype,
-    max_rows: int,
     decode: bool,
 ) -> DiffusionEngine:
     spec = version.spec
@@ -105,11 +96,11 @@ def _load_diffusion(
     init = spec.networks["main"].init
     return DiffusionEngine(
         DiffusionStep(network, guide),
-        TorchBackend(device, dtype),
+        make_backend(version, settings, device, dtype),
         make_decoder(spec.codec, device, dtype) if decode else None,
         shape=(init["img_channels"], init["img_resolution"], init["img_resolution"]),
         defaults=defaults,
         num_classes=len(spec.class_names),
-        max_rows=max_rows,
-        capacity=8 * max_rows,
+        max_rows=settings.max_rows,
+        capacity=8 * settings.max_rows,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pydantic import Field
@@ -15,15 +16,18 @@ class EngineSettings(FrozenModel):
     """Which backend computes, where, and how wide.
 
     Attributes:
-        backend: what compiles and runs the networks.
+        backend: what compiles and runs the networks; `auto` is OpenVINO on a CPU where it is installed,
+            and torch elsewhere.
         device: torch's name of the device.
         precision: of the networks; `auto` takes what the device does fastest.
         threads: of the device, None for all cores.
         max_rows: most rows of one engine call.
+        cache: folder for compiled networks; None: `ddo-serve` in the user's cache folder. It may be deleted.
     """
 
-    backend: Literal["torch"] = "torch"
+    backend: Literal["auto", "openvino", "torch"] = "auto"
     device: str = "cpu"
     precision: Precision = "auto"
     threads: int | None = Field(default=None, ge=1)
     max_rows: int = Field(default=8, ge=1)
+    cache: Path | None = None

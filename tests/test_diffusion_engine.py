@@ -10,6 +10,8 @@ import pytest
 import torch
 from reference import DATA, fill, load_arrays, noise, relative_error
 
+from engines.backends.base import Backend
+from engines.backends.openvino_backend import OpenVinoBackend
 from engines.backends.torch_backend import TorchBackend
 from engines.base import ImageRequest
 from engines.diffusion import DiffusionEngine
@@ -21,9 +23,9 @@ from models import build
 from models.spec import DiffusionDefaults, PixelCodec
 
 CPU = torch.device("cpu")
-BF16 = pytest.param(
-    torch.bfloat16,
-    marks=pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="the CPU emulates bfloat16"),
+BACKENDS = ["torch", "openvino"]
+NATIVE_BF16 = pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported(), reason="the CPU emulates bfloat16"
 )
 
 
@@ -31,14 +33,20 @@ def network(name: str, salt: str = "") -> torch.nn.Module:
     return fill(build(json.loads((DATA / f"{name}.json").read_text())["init"]), salt)
 
 
+def make_backend(name: str, dtype: torch.dtype) -> Backend:
+    if name == "torch":
+        return TorchBackend(CPU, dtype)
+    return OpenVinoBackend(dtype, identity="filled", threads=torch.get_num_threads(), max_rows=8)
+
+
 def make_engine(
-    dtype: torch.dtype = torch.float32, guidance: str = "guide", capacity: int = 16
+    dtype: torch.dtype = torch.float32, guidance: str = "guide", capacity: int = 16, backend: str = "torch"
 ) -> DiffusionEngine:
     main = network("edm2-tiny")
     guide = {"guide": network("edm2-tiny-uncond", "guide/"), "label-dropout": main, "none": None}[guidance]
     return DiffusionEngine(
         DiffusionStep(main, guide),
-        TorchBackend(CPU, dtype),
+        make_backend(backend, dtype),
         PixelDecoder(PixelCodec()),
         shape=(3, 16, 16),
         defaults=DiffusionDefaults(steps=4),
@@ -50,6 +58,11 @@ def make_engine(
 @pytest.fixture(scope="module")
 def engine() -> DiffusionEngine:
     return make_engine()
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def either_engine(request: pytest.FixtureRequest) -> DiffusionEngine:
+    return make_engine(backend=request.param)
 
 
 def request(**fields: object) -> ImageRequest:
@@ -80,8 +93,9 @@ def make(engine: DiffusionEngine, *requests: ImageRequest) -> list[np.ndarray]:
     ],
 )
 def test_samples_are_the_original_samplers(
-    engine: DiffusionEngine, vector: str, solver: str, steps: int, cfg: float
+    either_engine: DiffusionEngine, vector: str, solver: str, steps: int, cfg: float
 ) -> None:
+    engine = either_engine
     arrays = load_arrays("edm2-tiny")
     latents = noise("edm2-tiny/latents", (2, 3, 16, 16))
     classes = arrays["labels"][:2].argmax(dim=1).tolist()
@@ -112,10 +126,19 @@ MIX = [
 ]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, BF16])
-@pytest.mark.parametrize("guidance", ["guide", "label-dropout"])
-def test_an_image_does_not_depend_on_its_batch_mates(dtype: torch.dtype, guidance: str) -> None:
-    engine = make_engine(dtype, guidance)
+@pytest.mark.parametrize(
+    ("backend", "guidance", "dtype"),
+    [
+        ("torch", "guide", torch.float32),
+        ("torch", "label-dropout", torch.float32),
+        pytest.param("torch", "guide", torch.bfloat16, marks=NATIVE_BF16),
+        pytest.param("torch", "label-dropout", torch.bfloat16, marks=NATIVE_BF16),
+        ("openvino", "guide", torch.float32),
+        pytest.param("openvino", "label-dropout", torch.bfloat16, marks=NATIVE_BF16),
+    ],
+)
+def test_an_image_does_not_depend_on_its_batch_mates(dtype: torch.dtype, guidance: str, backend: str) -> None:
+    engine = make_engine(dtype, guidance, backend=backend)
     alone = [make(engine, item)[0] for item in MIX]
     for size in (2, 3, 5, 8):
         for start in range(0, len(MIX), size):

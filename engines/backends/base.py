@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from engines.buckets import Buckets
 from engines.programs.diffusion_step import DiffusionStep
 
 
@@ -29,4 +31,21 @@ class Backend(Protocol):
 
     def compile(self, step: DiffusionStep) -> CompiledStep:
         """Take `step` over and return its compiled form."""
+        ...
+
+    def find_buckets(
+        self, step: DiffusionStep, lane: str, run: Callable[[int, int], Tensor], most: int
+    ) -> Buckets:
+        """Find the batch sizes at which the compiled step gives a row the same bits.
+
+        Args:
+            step: what was compiled.
+            lane: what kind of call this is; kinds have sizes of their own.
+            run: makes a call of as many equal rows as its first argument says, and returns its result row by
+                row; the second argument is the number of the row, 0 and up.
+            most: largest size to try.
+
+        Raises:
+            EngineError: no size gives reproducible results.
+        """
         ...

@@ -48,7 +48,7 @@ class DhariwalUNet(UNetTrunk):
         self.label_dim = label_dim
         self.label_dropout = label_dropout
         self.model_channels = model_channels
-        emb_channels = model_channels * channel_mult_emb
+        self.emb_channels = emb_channels = model_channels * channel_mult_emb
         style = BlockStyle(
             emb_channels=emb_channels,
             dropout=dropout,

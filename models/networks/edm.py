@@ -55,6 +55,16 @@ class EDMPrecond(nn.Module):
         """Cast the convolutions to `dtype`; conditioning and preconditioning stay float32."""
         self.model.cast_convolutions(dtype)
 
+    @property
+    def emb_channels(self) -> int:
+        """Width of what the trunk is conditioned on."""
+        return self.model.emb_channels
+
+    def drop_trunk(self) -> None:
+        """Free the trunk's weights, for good: something else computes it."""
+        self.model.enc.to("meta")
+        self.model.dec.to("meta")
+
     def embed(self, noise: Tensor, labels: Tensor | None, augment: Tensor | None = None) -> Tensor:
         """Return what `trunk` is conditioned on, (B, emb_channels) float32.
 

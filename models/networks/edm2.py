@@ -121,6 +121,7 @@ class UNet(nn.Module):
         widths = [model_channels * mult for mult in channel_mult]
         noise_channels = model_channels * channel_mult_noise if channel_mult_noise else widths[0]
         emb_channels = model_channels * channel_mult_emb if channel_mult_emb else max(widths)
+        self.emb_channels = emb_channels
         self.label_balance = label_balance
         self.concat_balance = concat_balance
         self.out_gain = nn.Parameter(torch.zeros([]))
@@ -243,6 +244,16 @@ class Precond(nn.Module):
         features = self.logvar_fourier(precondition(sigma, self.sigma_data).c_noise)
         uncertainty: Tensor = self.logvar_linear(features)
         return uncertainty.reshape(-1, 1, 1, 1)
+
+    @property
+    def emb_channels(self) -> int:
+        """Width of what the trunk is conditioned on."""
+        return self.unet.emb_channels
+
+    def drop_trunk(self) -> None:
+        """Free the trunk's weights, for good: something else computes it."""
+        self.unet.enc.to("meta")
+        self.unet.dec.to("meta")
 
     def embed(self, noise: Tensor, labels: Tensor | None) -> Tensor:
         """Return what `trunk` is conditioned on, (B, emb_channels) float32.

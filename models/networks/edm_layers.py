@@ -246,10 +246,12 @@ class UNetTrunk(nn.Module, ABC):
 
     Attributes:
         enc, dec: the convolutional blocks; everything else but the last layers is conditioning.
+        emb_channels: width of the conditioning.
     """
 
     enc: nn.ModuleDict
     dec: nn.ModuleDict
+    emb_channels: int
 
     @property
     def compute_dtype(self) -> torch.dtype:

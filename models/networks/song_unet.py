@@ -75,7 +75,7 @@ class SongUNet(UNetTrunk):
                 raise ValueError(f"{name} is {value!r}; known: {', '.join(known)}")
         self.label_dim = label_dim
         self.label_dropout = label_dropout
-        emb_channels = model_channels * channel_mult_emb
+        self.emb_channels = emb_channels = model_channels * channel_mult_emb
         self.noise_channels = model_channels * channel_mult_noise
         style = BlockStyle(
             emb_channels=emb_channels,

@@ -1,0 +1,61 @@
+"""Which backend runs a version's diffusion networks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+
+from engines.backends.artifact_cache import ArtifactCache, default_folder
+from engines.backends.base import Backend
+from engines.backends.torch_backend import TorchBackend
+from engines.errors import EngineError
+from engines.settings import EngineSettings
+from models.version import ModelVersion
+
+
+def make_backend(
+    version: ModelVersion, settings: EngineSettings, device: torch.device, dtype: torch.dtype
+) -> Backend:
+    """Return the backend that `settings` ask for; `auto` is OpenVINO on a CPU where it is installed.
+
+    Args:
+        version: whose networks it will compile.
+        settings: of the engine.
+        device: where to compute.
+        dtype: float32 or bfloat16.
+
+    Raises:
+        EngineError: OpenVINO is asked for where it is not installed, or for another device than the CPU.
+    """
+    if settings.backend == "torch" or (settings.backend == "auto" and device.type != "cpu"):
+        return TorchBackend(device, dtype)
+    if device.type != "cpu":
+        raise EngineError(f"the backend 'openvino' runs on the CPU, not on {device}; use 'auto' or 'torch'")
+    try:
+        from engines.backends.openvino_backend import OpenVinoBackend  # noqa: PLC0415
+    except ImportError as error:
+        if settings.backend == "auto":
+            return TorchBackend(device, dtype)
+        raise EngineError(
+            f"the backend 'openvino' needs the package openvino: pip install openvino ({error})"
+        ) from error
+    return OpenVinoBackend(
+        dtype,
+        identity=weights_identity(version),
+        cache=ArtifactCache(settings.cache or default_folder()),
+        threads=torch.get_num_threads(),
+        max_rows=settings.max_rows,
+    )
+
+
+def weights_identity(version: ModelVersion) -> str:
+    """Return the SHA-256 of all that decides what a version computes; equal networks share it."""
+    spec = version.spec
+    networks = {
+        name: {"init": network.init, "sha256": spec.files[network.weights].sha256}
+        for name, network in spec.networks.items()
+    }
+    facts = {"networks": networks, "codec": spec.codec.model_dump(mode="json")}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,174 @@
+"""OpenVINO computes what the networks compute, keeps what it compiled, and is chosen on a CPU."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reference import DATA, at_noise_level, fill, load_arrays, noise, relative_error
+from test_loading import unconditional_version
+
+from engines import EngineSettings, load
+from engines.backends.artifact_cache import ArtifactCache
+from engines.backends.base import Backend
+from engines.backends.openvino_backend import OpenVinoBackend
+from engines.backends.torch_backend import TorchBackend
+from engines.base import ImageRequest
+from engines.diffusion import DiffusionEngine
+from engines.errors import EngineError
+from engines.programs.diffusion_step import DiffusionStep
+from models import build
+from models.registry import Registry
+from models.spec import DiffusionDefaults
+from models.version import ModelVersion
+from server.settings import BUNDLED
+
+needs_bfloat16 = pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported(), reason="the CPU emulates bfloat16"
+)
+TINY = ("edm-song-vp-tiny-cond", "edm-adm-tiny-cond", "edm-song-ve-tiny-cond", "edm2-tiny")
+
+
+def network(name: str) -> torch.nn.Module:
+    return fill(build(json.loads((DATA / f"{name}.json").read_text())["init"]))
+
+
+def backend(dtype: torch.dtype, cache: Path | None = None, identity: str = "filled") -> OpenVinoBackend:
+    return OpenVinoBackend(
+        dtype,
+        identity=identity,
+        cache=ArtifactCache(cache) if cache else None,
+        threads=torch.get_num_threads(),
+        max_rows=4,
+    )
+
+
+class Evaluation:
+    """One evaluation of a network at low, middle and high noise, and what torch makes of it in float32."""
+
+    def __init__(self, original: torch.nn.Module) -> None:
+        side, channels = original.img_resolution, original.img_channels
+        self.network = original
+        self.sigma = torch.tensor([0.01, 0.3, 2.0, 60.0])
+        self.x = at_noise_level(noise("openvino/x", (4, channels, side, side)), self.sigma)
+        self.class_ids = torch.arange(4)
+        labels = torch.nn.functional.one_hot(self.class_ids, original.label_dim).float()
+        with torch.inference_mode():
+            self.exact = original(self.x, self.sigma, labels)
+
+    def errors(self, by: Backend) -> list[float]:
+        """Return the relative error of each row."""
+        run = by.compile(DiffusionStep(copy.deepcopy(self.network), None))
+        update = torch.tensor([[[0.0, 1.0]]]).expand(4, -1, -1)
+        actual = run(self.x[:, None], self.sigma, self.class_ids, update, None)[:, 0]
+        return [relative_error(own, expected) for own, expected in zip(actual, self.exact, strict=True)]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_an_evaluation_in_float32_is_the_networks(name: str) -> None:
+    assert max(Evaluation(network(name)).errors(backend(torch.float32))) < 1e-5
+
+
+@pytest.mark.parametrize("name", TINY)
+@needs_bfloat16
+def test_bfloat16_is_as_close_as_in_torch_at_every_noise_level(name: str) -> None:
+    evaluation = Evaluation(network(name))
+    errors = evaluation.errors(backend(torch.bfloat16))
+    assert 1e-6 < max(errors) < 1.2e-2
+    assert max(errors) < max(evaluation.errors(TorchBackend(torch.device("cpu"), torch.bfloat16)))
+
+
+@needs_bfloat16
+def test_bfloat16_is_close_with_trained_weights() -> None:
+    trained = Registry(BUNDLED).open("emoji-edm", 1).network("main")
+    assert 1e-6 < max(Evaluation(trained).errors(backend(torch.bfloat16))) < 1e-2
+
+
+@pytest.mark.parametrize("steps", [6, 18])
+def test_samples_of_edm_are_the_original_samplers(steps: int) -> None:
+    name = "edm-song-vp-tiny-cond"
+    arrays = load_arrays(name)
+    engine = DiffusionEngine(
+        DiffusionStep(network(name), None),
+        backend(torch.float32),
+        None,
+        shape=(3, 16, 16),
+        defaults=DiffusionDefaults(steps=steps),
+        num_classes=10,
+        max_rows=2,
+    )
+    rows = []
+    for label, own in zip(arrays["labels"], noise(f"{name}/latents", (2, 3, 16, 16)), strict=False):
+        row = engine.open(engine.resolve(ImageRequest(class_id=int(label.argmax()), seed=0)))
+        row.state[0] = own * row.table.start
+        rows.append(row)
+    while rows[0].calls_left:
+        engine.step(rows)
+    samples = torch.from_numpy(np.stack([engine.sample(row) for row in rows]))
+    assert relative_error(samples, arrays[f"heun{steps}"]) < 1e-4
+
+
+def make_image(version: ModelVersion, cache: Path) -> np.ndarray:
+    engine = load(version, EngineSettings(backend="openvino", max_rows=2, cache=cache))
+    row = engine.open(engine.resolve(ImageRequest(class_id=None, seed=1)))  # type: ignore[union-attr]
+    while row.calls_left:
+        engine.step([row])  # type: ignore[list-item]
+    return engine.image(row)  # type: ignore[arg-type]
+
+
+def test_what_was_compiled_is_found_again_and_damage_changes_no_image(tmp_path: Path) -> None:
+    (tmp_path / "version").mkdir()
+    version, cache = unconditional_version(tmp_path / "version"), tmp_path / "cache"
+    first = make_image(version, cache)
+    assert len(list(cache.glob("*.bin"))) == 2  # the trunk and the batch sizes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.jit, "trace", lambda *_, **__: pytest.fail("compiled again"))
+        np.testing.assert_array_equal(first, make_image(version, cache))
+        for path in cache.glob("*.bin"):
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(BaseException, match="compiled again"):
+            make_image(version, cache)
+    np.testing.assert_array_equal(first, make_image(version, cache))
+
+
+def test_other_weights_are_compiled_anew(tmp_path: Path) -> None:
+    x, sigma = torch.randn(1, 1, 3, 16, 16), torch.ones(1)
+    results = []
+    for identity, salt in (("one", ""), ("two", "other/"), ("one", "")):
+        step = DiffusionStep(fill(network("edm-song-vp-tiny-cond"), salt), None)
+        run = backend(torch.float32, tmp_path, identity).compile(step)
+        results.append(run(x, sigma, torch.tensor([3]), torch.tensor([[[0.0, 1.0]]]), None))
+    assert torch.equal(results[0], results[2])
+    assert not torch.equal(results[0], results[1])
+
+
+def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "engines.backends.openvino_backend")
+
+
+def test_auto_falls_back_to_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    original = TorchBackend.compile
+    monkeypatch.setattr(
+        TorchBackend, "compile", lambda self, step: compiled.append("torch") or original(self, step)
+    )
+    version = unconditional_version(tmp_path)
+    auto = EngineSettings(max_rows=1, precision="float32", cache=tmp_path.parent / "cache")
+    load(version, auto)
+    assert not compiled
+    without_openvino(monkeypatch)
+    load(version, auto)
+    assert compiled == ["torch"]
+    with pytest.raises(EngineError, match="pip install openvino"):
+        load(version, auto.model_copy(update={"backend": "openvino"}))
+
+
+def test_openvino_runs_on_the_cpu_alone(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="runs on the CPU, not on meta"):
+        load(unconditional_version(tmp_path), EngineSettings(backend="openvino", device="meta"))
