@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 from hostile import MEBIBYTE
+from tiny_programs import diffusion, network
+
+from engines.export.onnx import OnnxCache
+from engines.programs.diffusion_step import DiffusionStep
+from engines.programs.program import Program
 
 
 @pytest.fixture
@@ -22,3 +27,15 @@ def bounded() -> Iterator[None]:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 64 * MEBIBYTE
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> OnnxCache:
+    """Return one cache of exports for all tests: to export takes seconds."""
+    return OnnxCache(tmp_path_factory.mktemp("onnx"))
+
+
+@pytest.fixture(scope="session")
+def edm2() -> dict[str, Program]:
+    step = DiffusionStep(network("edm2-tiny"), network("edm2-tiny-uncond", salt="guide/"))
+    return diffusion(step)

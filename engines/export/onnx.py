@@ -96,7 +96,7 @@ def export(program: Program, path: Path) -> None:
         for port in program.inputs
     )
     exported = torch.onnx.export(
-        _Positional(program.module),
+        _Positional(program.module).eval(),
         program.example(sizes),
         dynamo=True,
         opset_version=program.opset,
