@@ -81,3 +81,11 @@ class CacheView:
             return keys, values
         seen = self.data[layer, :, :, :, : self.span.stop]
         return seen[0].index_select(0, self.slots), seen[1].index_select(0, self.slots)
+
+    def past(self) -> Tensor:
+        """Return all layers' keys and values before the scale, (depth, 2, B, heads, tokens, head_dim)."""
+        return self.data[..., : self.span.start, :].index_select(2, self.slots)
+
+    def write(self, new: Tensor) -> None:
+        """Keep the scale's own, (depth, 2, B, heads, tokens, head_dim)."""
+        self.data[:, :, self.slots, :, self.span] = new

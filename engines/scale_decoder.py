@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engines.buckets import Buckets, powers_of_two
 from engines.digests import RowDigests
-from engines.kv_cache import KeyValueCache
+from engines.kv_cache import CacheView, KeyValueCache
 from models.networks.var import VAR, Modulation
 
 MODULATIONS_KEPT = 128
@@ -47,6 +47,8 @@ class ScaleDecoder:
         slots: branches open at once.
         max_branches: branches in one call.
     """
+
+    _probed_layers: int | None = 1  # one tells about all, which have the same shapes
 
     def __init__(self, var: VAR, *, slots: int, max_branches: int) -> None:
         self._var = var
@@ -106,10 +108,14 @@ class ScaleDecoder:
             torch.cat([branch.modulation.head for branch in branches]),
         )
         cache = self._cache.at([branch.slot for branch in branches], span)
+        return self._logits(x, modulation, cache)
+
+    def _logits(self, x: Tensor, modulation: Modulation, cache: CacheView) -> Tensor:
+        """Run the layers that `modulation` has vectors for, and the head; return (B, tokens, V), float32."""
         return self._var.logits(x, modulation, cache=cache).float()
 
     def _find_buckets(self, max_branches: int) -> tuple[Buckets, ...]:
-        """Try the batch sizes of every scale on one layer and the head: all layers have the same shapes."""
+        """Try the batch sizes of every scale on `_probed_layers`."""
         labels = range(max(0, self._var.num_classes + 1 - PROBES), self._var.num_classes + 1)
         branches = [self.open(label) for label in labels]
         noise = torch.Generator().manual_seed(0)
@@ -118,7 +124,7 @@ class ScaleDecoder:
             digests = []
             for branch, own in zip(branches, inputs, strict=True):
                 with RowDigests(self._var, size) as watched:
-                    logits = self._run(scale, [branch] * size, [own] * size, depth=1)
+                    logits = self._run(scale, [branch] * size, [own] * size, depth=self._probed_layers)
                 digests.append(watched.with_result(logits))
             return torch.cat(digests, dim=1)
 

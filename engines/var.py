@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn.utils import convert_conv2d_weight_memory_format
@@ -50,6 +50,7 @@ class VarEngine:
         max_rows: images in one call.
         capacity: images open at once.
         greedy: take the likeliest token in place of drawing one, for comparisons; seeds then do nothing.
+        transformer: what runs the layers, given `var`, `slots` and `max_branches`.
 
     Raises:
         EngineError: the networks do not fit each other, or no batch size gives reproducible results.
@@ -67,6 +68,7 @@ class VarEngine:
         max_rows: int = 8,
         capacity: int = 16,
         greedy: bool = False,
+        transformer: Callable[..., ScaleDecoder] = ScaleDecoder,
     ) -> None:
         if var.scales != vqvae.scales:
             raise EngineError(f"scales {var.scales.sides} and the tokenizer's {vqvae.scales.sides} differ")
@@ -84,7 +86,7 @@ class VarEngine:
         side = var.scales.sides[-1]
         self._no_features = torch.zeros(1, var.z_channels, side, side, device=device)
         with torch.inference_mode():
-            self._transformer = ScaleDecoder(var, slots=2 * capacity, max_branches=2 * max_rows)
+            self._transformer = transformer(var, slots=2 * capacity, max_branches=2 * max_rows)
             self._decoder_buckets = self._find_decoder_buckets()
 
     def resolve(self, request: ImageRequest) -> ImageRequest:

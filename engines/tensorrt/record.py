@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -22,6 +23,10 @@ class TensorRecord(FrozenModel):
         """Describe a program's port."""
         return cls(name=port.name, shape=port.shape, dtype=str(port.dtype).removeprefix("torch."))
 
+    def shape_at(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Return the shape at these sizes of the dynamic dimensions."""
+        return tuple(sizes[size] if isinstance(size, str) else size for size in self.shape)
+
     @property
     def torch_dtype(self) -> torch.dtype:
         """The dtype itself."""
@@ -39,6 +44,11 @@ class ProfileRecord(FrozenModel):
 
     ranges: dict[str, tuple[int, int, int]]
     scale: int | None = None
+
+    @property
+    def most(self) -> dict[str, int]:
+        """The largest sizes."""
+        return {name: high for name, (_, _, high) in self.ranges.items()}
 
     def covers(self, sizes: dict[str, int]) -> bool:
         """Whether these sizes lie in the profile."""

@@ -1,0 +1,67 @@
+"""TensorRT engines, built beforehand, as the diffusion engine's backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from engines.backends.base import CompiledStep
+from engines.buckets import Buckets, powers_of_two
+from engines.errors import EngineError
+from engines.programs.diffusion import GUIDED, PLAIN
+from engines.programs.diffusion_step import DiffusionStep
+from engines.tensorrt.runtime import Engine
+
+CALL_COST = 0.5
+"""What a call costs beside its rows, in rows; an estimate, since no GPU was at hand."""
+
+PROBES = 4
+"""Rows that the search for batch sizes tries: one alone may hide a difference by rounding."""
+
+
+class TensorRTBackend:
+    """Runs a version's fused steps as engines.
+
+    Args:
+        engines: by lane, `plain` and where the model is guided `guided`.
+        device: the engines'.
+    """
+
+    def __init__(self, engines: Mapping[str, Engine], device: torch.device) -> None:
+        self.device = device
+        self._engines = engines
+
+    def compile(self, step: DiffusionStep) -> CompiledStep:
+        """Return the engines as one call; the networks of `step` are not run.
+
+        Raises:
+            EngineError: a lane has no engine.
+        """
+        lanes = [PLAIN] if step.guide is None else [PLAIN, GUIDED]
+        missing = [lane for lane in lanes if lane not in self._engines]
+        if missing:
+            raise EngineError(f"there is no engine for the lane {' and '.join(missing)}")
+
+        @torch.inference_mode()
+        def run(
+            state: Tensor, sigma: Tensor, class_ids: Tensor, update: Tensor, scale: Tensor | None
+        ) -> Tensor:
+            engine = self._engines[PLAIN if scale is None else GUIDED]
+            given = {"state": state, "sigma": sigma, "class_ids": class_ids, "update": update, "scale": scale}
+            inputs = [given[tensor.name] for tensor in engine.record.inputs]
+            (result,) = engine(*(tensor for tensor in inputs if tensor is not None))
+            return result
+
+        return run
+
+    def find_buckets(
+        self, step: DiffusionStep, lane: str, run: Callable[[int, int], Tensor], most: int
+    ) -> Buckets:
+        """Try several rows, since only results can be seen; every size tried has its graph from then on."""
+
+        def probe(size: int) -> Tensor:
+            return torch.cat([run(size, number) for number in range(PROBES)], dim=1)
+
+        return Buckets.find(probe, powers_of_two(most), CALL_COST)
