@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+import winograd_processes
 from structlog.testing import capture_logs
-from tiny_runs import ALONE, images
+from tiny_runs import ALONE
 from torch import Tensor, nn
 from torch.nn import functional as F
+from winograd_processes import SHARDINGS, gradient
 
-from models import build
 from trainer.kernels.winograd import (
     WinogradConvolutions,
     fast_convolutions,
     load_kernels,
     pays,
 )
-from trainer.objectives.config import Denoising
-from trainer.objectives.diffusion import DiffusionObjective
-from trainer.training.config import OptimizerConfig, TrainingConfig
-from trainer.training.loop import Loop
 
 TOLERANCE = 4e-6  # relative, of sums of up to some thousand products
 CPU = torch.device("cpu")
-WIDE = {
-    "class_name": "EDMPrecond",
-    "model_type": "SongUNet",
-    "img_resolution": 4,
-    "img_channels": 12,
-    "label_dim": 2,
-    "model_channels": 64,
-    "channel_mult": [1],
-    "num_blocks": 1,
-    "attn_resolutions": [],
-    "dropout": 0.0,
-}
-
 needs_kernels = pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() != "AVX512" or not load_kernels(),
     reason="needs AVX-512, a C++ compiler and ninja",
@@ -183,32 +170,28 @@ def test_other_networks_are_left_alone(network: nn.Module, device: torch.device)
 def test_the_loop_trains_with_it(
     checkpointing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fast = first_weights(tmp_path / "fast", checkpointing=checkpointing)
+    fast = gradient(tmp_path / "fast", ALONE, checkpointing=checkpointing)
     monkeypatch.setattr("trainer.training.loop.fast_convolutions", lambda *_: nullcontext())
-    direct = first_weights(tmp_path / "direct", checkpointing=checkpointing)
+    direct = gradient(tmp_path / "direct", ALONE, checkpointing=checkpointing)
     assert not torch.equal(fast, direct)
     assert (fast - direct).norm() <= 1e-5 * direct.norm()
 
 
-def first_weights(directory: Path, *, checkpointing: bool) -> Tensor:
-    """Return the gradient of the first step of a network that is wide enough."""
-    torch.manual_seed(0)
-    config = TrainingConfig(
-        images=32,
-        batch=32,
-        activation_checkpointing=checkpointing,
-        optimizer=OptimizerConfig(clip_norm=None),
+@pytest.mark.slow
+@needs_kernels
+def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
+    alone = gradient(tmp_path / "alone", ALONE)
+    script = (winograd_processes.__file__, str(tmp_path))
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=300,
     )
-    objective = DiffusionObjective(images(), Denoising(), seed=0, device=CPU)
-    network = build(WIDE).train()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.02)
-    for _ in Loop(network, objective, config, directory, ALONE).run():
-        pass
-    return torch.cat(
-        [parameter.grad.flatten() for parameter in network.parameters() if parameter.grad is not None]
-    )
+    for sharding in SHARDINGS:
+        for rank in range(2):
+            seen = torch.load(tmp_path / f"{sharding}-{rank}.pt")
+            assert (seen - alone).norm() <= 1e-6 * alone.norm()
 
 
 @needs_kernels

@@ -6,6 +6,7 @@ convolution's by 2e-7.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import math
@@ -107,7 +108,7 @@ def load_kernels() -> bool:
 
 
 def _load(library: Path) -> None:
-    if library.exists():
+    with contextlib.suppress(OSError):  # it is not there, or damaged
         torch.ops.load_library(library)  # type: ignore[no-untyped-call]
         return
     library.parent.mkdir(parents=True, exist_ok=True)
