@@ -1,8 +1,9 @@
-"""`python -m benchmarks`: measure a running server, or training, on this machine."""
+"""`python -m benchmarks`: measure a running server, engines or training on this machine."""
 
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -10,9 +11,12 @@ from urllib.parse import urlsplit
 import typer
 
 from benchmarks import load, overhead, train
+from benchmarks.engines import command
 
 cli = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Measure a running server, or training, on this machine."
+    add_completion=False,
+    no_args_is_help=True,
+    help="Measure a running server, engines or training on this machine.",
 )
 
 
@@ -69,3 +73,55 @@ def run_train(
     """Compare a DDO step of the trainer with a plain eager loop: speed, and that gradients are the same."""
     if not train.main(config, pairs=pairs, repetitions=repetitions, compiled=compiled):
         raise typer.Exit(1)
+
+
+Networks = Annotated[
+    Path,
+    typer.Option(
+        exists=True, dir_okay=False, help="TOML file: [denoiser], or [transformer] and [tokenizer]."
+    ),
+]
+Turns = Annotated[int, typer.Option(min=1, help="Timings of each way and case.")]
+Threads = Annotated[int, typer.Option(min=1, help="Of each process.")]
+Compiled = Annotated[bool, typer.Option("--compile/--no-compile", help="Measure torch.compile too.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the figures here too.")]
+Products = Annotated[
+    list[int], typer.Option("--product", min=1, help="Sides of the matrices that show the peak.")
+]
+CORES = os.cpu_count() or 1
+
+
+@cli.command("engines")
+def run_engines(  # noqa: PLR0917 - options
+    networks: Networks = command.PUBLISHED,
+    turns: Turns = 5,
+    threads: Threads = CORES,
+    compiled: Compiled = True,
+    json_file: JsonFile = None,
+    product: Products = list(command.PRODUCTS),  # noqa: B006 - typer reads it and nothing else does
+) -> None:
+    """Compare our engines with torch, torch.compile, ONNX Runtime and OpenVINO on the same networks."""
+    effort = command.Effort(turns, threads, compiled, product)
+    command.main(networks, effort, edm=None, var=None, json_file=json_file)
+
+
+@cli.command("peers")
+def run_peers(  # noqa: PLR0917 - options
+    edm: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Checkout of NVlabs/edm.")
+    ] = None,
+    var: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Checkout of FoundationVision/VAR.")
+    ] = None,
+    networks: Networks = command.PUBLISHED,
+    turns: Turns = 5,
+    threads: Threads = CORES,
+    compiled: Compiled = True,
+    json_file: JsonFile = None,
+    product: Products = list(command.PRODUCTS),  # noqa: B006 - typer reads it and nothing else does
+) -> None:
+    """As `engines`, with the reference implementations beside them: your checkouts, run as they are."""
+    if edm is None and var is None:
+        raise typer.BadParameter("give --edm, --var or both: checkouts of the reference implementations")
+    effort = command.Effort(turns, threads, compiled, product)
+    command.main(networks, effort, edm=edm, var=var, json_file=json_file)
