@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 from types import TracebackType
@@ -51,7 +52,8 @@ class Arm:
             stderr=self._errors,
             text=True,
             bufsize=1,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            # CI: OpenVINO would report its use to its makers, from a process that outlives this one.
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "CI": "true"},
         )
         try:
             self._reply()
@@ -84,8 +86,12 @@ class Arm:
     def close(self) -> None:
         """End the process."""
         self._process.kill()
-        self._process.communicate()
-        self._errors.close()
+        self._process.wait()
+        # Not `communicate`: a child that it left behind may hold the pipes open for ever.
+        for pipe in (self._process.stdin, self._process.stdout, self._errors):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
 
     def _reply(self) -> dict[str, Any]:
         assert self._process.stdout is not None
