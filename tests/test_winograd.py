@@ -143,7 +143,7 @@ def test_where_it_pays(operands: tuple[Tensor, ...], geometry: dict[str, object]
 
 @needs_kernels
 def test_networks_need_no_change() -> None:
-    x = torch.randn(32, 64, 4, 4)
+    x = torch.randn(64, 64, 4, 4)
     layer = nn.Conv2d(64, 64, 3, padding=1)
     direct = layer(x)
     with WinogradConvolutions():

@@ -35,12 +35,12 @@ WIDE = {
 def gradient(
     directory: Path, processes: Processes, *, checkpointing: bool = False, sharding: Sharding = "replicate"
 ) -> Tensor:
-    """Return the whole gradient of the first step, two microbatches of 32 tiles each."""
+    """Return the whole gradient of the first step, two microbatches of 64 tiles each."""
     torch.manual_seed(0)
     config = TrainingConfig(
-        images=64,
-        batch=64,
-        microbatch=32,
+        images=128,
+        batch=128,
+        microbatch=64,
         activation_checkpointing=checkpointing,
         sharding=sharding,
         optimizer=OptimizerConfig(clip_norm=None),

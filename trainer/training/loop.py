@@ -99,17 +99,16 @@ class Loop(Generic[Batch]):
         self._objective = objective
         self._directory = directory
         self._processes = processes
-        low = config.precision != "float32"
-        self._convolutions = nullcontext() if low else fast_convolutions(network, processes.device)
+        eager = config.precision == "float32" and not config.compile
+        self._convolutions = fast_convolutions(network, processes.device) if eager else nullcontext()
         blocks = blocks_of(network)
         module = LossModule(network, objective)
         if config.activation_checkpointing:
             _checkpoint_activations(blocks)
         if config.compile:
-            if isinstance(self._convolutions, nullcontext):
-                # Compiled convolutions are faster so, and the normalisations between them are fused. Eager
-                # ones on a CPU are much slower so.
-                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            # Compiled convolutions are faster so, and the normalisations between them are fused. Eager ones
+            # on a CPU are much slower so.
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             module.compile()
         self._module = parallelize(module, blocks, config.sharding, processes)
         self._optimizer = adam(network, config.optimizer)
