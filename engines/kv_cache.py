@@ -56,7 +56,13 @@ class KeyValueCache:
 
     def at(self, slots: list[int], span: slice) -> CacheView:
         """Return the cache as a batch sees it that writes the tokens of `span` into `slots`."""
-        return CacheView(self._data, torch.tensor(slots, device=self._data.device), span)
+        run = range(slots[0], slots[0] + len(slots))
+        rows = (
+            slice(run.start, run.stop)
+            if slots == list(run)
+            else torch.tensor(slots, device=self._data.device)
+        )
+        return CacheView(self._data, rows, span)
 
 
 @dataclass(frozen=True)
@@ -65,27 +71,29 @@ class CacheView:
 
     Attributes:
         data: (depth, 2, slots, heads, length, head_dim).
-        slots: the batch's slots, (B,), int64. A slot may occur twice if its rows are alike.
+        rows: the batch's slots: a slice where they lie side by side, as those of one image and of images
+            that began together do; else (B,), int64, and reading copies. A slot may occur twice if its rows
+            are alike.
         span: places of the scale's tokens in the sequence.
     """
 
     data: Tensor
-    slots: Tensor
+    rows: Tensor | slice
     span: slice
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Keep new keys and values (B, heads, tokens, head_dim); return all of the sequence so far."""
         for part, new in zip(self.data[layer], (keys, values), strict=True):
-            part[self.slots, :, self.span] = new
+            part[self.rows, :, self.span] = new
         if self.span.start == 0:
             return keys, values
         seen = self.data[layer, :, :, :, : self.span.stop]
-        return seen[0].index_select(0, self.slots), seen[1].index_select(0, self.slots)
+        return seen[0][self.rows], seen[1][self.rows]
 
     def past(self) -> Tensor:
         """Return all layers' keys and values before the scale, (depth, 2, B, heads, tokens, head_dim)."""
-        return self.data[..., : self.span.start, :].index_select(2, self.slots)
+        return self.data[:, :, self.rows, :, : self.span.start].contiguous()
 
     def write(self, new: Tensor) -> None:
         """Keep the scale's own, (depth, 2, B, heads, tokens, head_dim)."""
-        self.data[:, :, self.slots, :, self.span] = new
+        self.data[:, :, self.rows, :, self.span] = new

@@ -12,6 +12,7 @@ from engines.base import Engine
 from engines.diffusion import DiffusionEngine
 from engines.diffusion_row import DiffusionRow
 from engines.errors import EngineError
+from engines.heap import keep_freed_memory
 from engines.pixels import make_decoder
 from engines.precision import choose_dtype
 from engines.programs.diffusion_step import DiffusionStep
@@ -71,6 +72,8 @@ def _place(settings: EngineSettings) -> tuple[torch.device, torch.dtype]:
         device = torch.empty(0, device=settings.device).device
     except (RuntimeError, AssertionError) as error:
         raise EngineError(f"the device {settings.device!r} cannot be used: {error}") from error
+    if device.type == "cpu":
+        keep_freed_memory()
     return device, choose_dtype(settings.precision, device)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from engines.buckets import Buckets, powers_of_two
 from engines.digests import RowDigests
 from engines.kv_cache import CacheView, KeyValueCache
+from models.networks.packed_linear import PackedLinear
 from models.networks.var import VAR, Modulation
 
 MODULATIONS_KEPT = 128
@@ -22,6 +23,9 @@ PROBES = 4
 
 WEIGHT_TOKENS = 64
 """Reading the weights for one call costs about as much as computing this many tokens."""
+
+CPU_CALL_TOKENS = 256
+"""Tokens of all branches in one call on a CPU: more gain nothing, and make the search at the start longer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +47,7 @@ class ScaleDecoder:
     """The transformer with a key and value cache, run at batch sizes that agree bit for bit.
 
     Args:
-        var: the network, already where and in the precision that it computes in.
+        var: the network, already where and in the precision that it computes in; it is taken over.
         slots: branches open at once.
         max_branches: branches in one call.
     """
@@ -52,6 +56,8 @@ class ScaleDecoder:
 
     def __init__(self, var: VAR, *, slots: int, max_branches: int) -> None:
         self._var = var
+        if PackedLinear.works_for(var.dtype, var.head.weight.device):
+            var.pack()
         self._cache = KeyValueCache(
             depth=len(var.blocks),
             slots=slots,
@@ -133,7 +139,10 @@ class ScaleDecoder:
             shape = (1, tokens, self._var.z_channels)
             inputs = [torch.randn(shape, generator=noise).to(branch.label.device) for branch in branches]
             call = partial(run, scale, inputs)
-            buckets.append(Buckets.find(call, powers_of_two(max_branches), WEIGHT_TOKENS / tokens))
+            most = max_branches
+            if self._var.head.weight.device.type == "cpu":
+                most = max(1, min(most, CPU_CALL_TOKENS // tokens))
+            buckets.append(Buckets.find(call, powers_of_two(most), WEIGHT_TOKENS / tokens))
         for branch in branches:
             self.close(branch)
         return tuple(buckets)

@@ -132,7 +132,7 @@ def test_guidance_costs_only_those_who_ask(cfg: float, sequences: int) -> None:
     var = tiny_var()
     engine = tiny_engine(var=var)
     computed: list[int] = []
-    var.head.register_forward_hook(lambda _, inputs, __: computed.append(inputs[0][..., 0].numel()))
+    var.head_nm.register_forward_hook(lambda _, inputs, __: computed.append(inputs[0][..., 0].numel()))
     make(engine, [ImageRequest(class_id=0, seed=0, cfg=cfg)] * 8)
     assert sum(computed) == sequences * var.scales.length
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from models.networks.rowwise import float32_linear
 from models.networks.scales import Scales
 from models.networks.var_block import MODULATIONS, Block, adaptive_projection
 
@@ -125,6 +126,12 @@ class VAR(nn.Module):
         """What the blocks compute in."""
         return next(self.blocks.parameters()).dtype
 
+    def pack(self) -> None:
+        """Lay out the weights of the blocks, which must be bfloat16 on a CPU, for inference alone."""
+        for block in cast("Iterable[Block]", self.blocks):
+            block.attn.pack()
+            block.ffn.pack()
+
     def modulation(self, class_ids: Tensor) -> Modulation:
         """Return what the classes (B,) do to every layer."""
         condition: Tensor = self.class_emb(class_ids)
@@ -148,11 +155,12 @@ class VAR(nn.Module):
             inputs: the tokenizer's features for those places, (B, L, z_channels).
             span: the places in the sequence of all tokens.
         """
-        words: Tensor = self.word_embed(inputs)
+        words = float32_linear(inputs, self.word_embed.weight, self.word_embed.bias)
         return words + self._place(span)
 
     def _place(self, span: slice) -> Tensor:
-        levels: Tensor = self.lvl_embed(self.lvl_1L[:, span])
+        # Looked up, not called: what engines watch to compare batch sizes is what modules give for every row.
+        levels: Tensor = self.lvl_embed.weight[self.lvl_1L[:, span]]
         return levels + self.pos_1LC[:, span]
 
     def logits(
@@ -177,8 +185,8 @@ class VAR(nn.Module):
         for layer, vectors in enumerate(modulation.blocks.unbind(1)):
             update = None if cache is None else partial(cache.extend, layer)
             x = self.blocks[layer](x, vectors, mask, update)
-        out: Tensor = self.head(self.head_nm(x.to(self.head.weight.dtype), modulation.head))
-        return out
+        x = self.head_nm(x.to(self.head.weight.dtype), modulation.head)
+        return float32_linear(x, self.head.weight, self.head.bias)
 
     def forward(self, class_ids: Tensor, var_input: Tensor) -> Tensor:
         """Predict all scales at once from the true tokens of the scales before (teacher forcing).

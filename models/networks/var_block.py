@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.networks.packed_linear import PackedLinear
+
 MODULATIONS = 6
 MAX_LOG_SCALE = math.log(100)
 
@@ -19,6 +21,22 @@ KeyValueUpdate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 def adaptive_projection(embed_dim: int, outputs: int) -> nn.Sequential:
     """Return the map from a class embedding to `outputs` modulation vectors, all in one (B, outputs * C)."""
     return nn.Sequential(nn.SiLU(), nn.Linear(embed_dim, outputs * embed_dim))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """Return softmax(scale q k^T + mask) v for queries, keys and values (B, heads, tokens, head_dim).
+
+    On a CPU in low precision by three operations: PyTorch's one is made for longer sequences and takes twice
+    as long, and four times with its gradient. A compiler gets the one, to choose for itself.
+    """
+    if q.device.type != "cpu" or q.dtype == torch.float32 or torch.compiler.is_compiling():
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    logits = q @ k.transpose(-1, -2)
+    if scale != 1:
+        logits = logits * scale
+    if mask is not None:
+        logits = logits + mask
+    return logits.softmax(dim=-1) @ v
 
 
 class SelfAttention(nn.Module):
@@ -40,28 +58,36 @@ class SelfAttention(nn.Module):
         if attn_l2_norm:
             self.scale_mul_1H11 = nn.Parameter(torch.full((1, num_heads, 1, 1), math.log(4)))
         self.mat_qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=False)
+        self.packed_qkv: PackedLinear | None = None
         self.q_bias = nn.Parameter(torch.zeros(embed_dim))
         self.v_bias = nn.Parameter(torch.zeros(embed_dim))
         self.register_buffer("zero_k_bias", torch.zeros(embed_dim))
-        self.proj = nn.Linear(embed_dim, embed_dim)
+        self.proj: nn.Module = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, update: KeyValueUpdate | None = None) -> Tensor:
         """Attend within `x` (B, L, C), or to all that `update` returns; `mask` (1, 1, L, L) is added."""
         batch, length, width = x.shape
-        bias = torch.cat((self.q_bias, self.zero_k_bias, self.v_bias))
-        qkv = F.linear(x, self.mat_qkv.weight, bias).view(batch, length, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        qkv = F.linear(x, self.mat_qkv.weight, self._bias) if self.packed_qkv is None else self.packed_qkv(x)
+        q, k, v = qkv.view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         if self.attn_l2_norm:
             temperature = self.scale_mul_1H11.float().clamp_max(MAX_LOG_SCALE).exp()
             q = (F.normalize(q.float(), dim=-1) * temperature).to(v.dtype)
             k = F.normalize(k.float(), dim=-1).to(v.dtype)
         if update is not None:
             k, v = update(k, v)
-        if mask is not None:
-            mask = mask.to(q.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+        out = attend(q, k, v, None if mask is None else mask.to(q.dtype), self.scale)
         projected: Tensor = self.proj(out.transpose(1, 2).reshape(batch, length, width))
         return projected
+
+    def pack(self) -> None:
+        """See `VAR.pack`."""
+        self.packed_qkv = PackedLinear(self.mat_qkv.weight, self._bias)
+        self.proj = PackedLinear.of(self.proj)
+        del self.mat_qkv
+
+    @property
+    def _bias(self) -> Tensor:
+        return torch.cat((self.q_bias, self.zero_k_bias, self.v_bias))
 
 
 class FeedForward(nn.Module):
@@ -69,13 +95,19 @@ class FeedForward(nn.Module):
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(embed_dim, 4 * embed_dim)
-        self.fc2 = nn.Linear(4 * embed_dim, embed_dim)
+        self.fc1: nn.Module = nn.Linear(embed_dim, 4 * embed_dim)
+        self.act: nn.Module = nn.GELU(approximate="tanh")
+        self.fc2: nn.Module = nn.Linear(4 * embed_dim, embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, L, C) to (B, L, C)."""
-        out: Tensor = self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        out: Tensor = self.fc2(self.act(self.fc1(x)))
         return out
+
+    def pack(self) -> None:
+        """See `VAR.pack`."""
+        self.fc1, self.act = PackedLinear.of(self.fc1, gelu=True), nn.Identity()
+        self.fc2 = PackedLinear.of(self.fc2)
 
 
 class Block(nn.Module):
@@ -104,7 +136,7 @@ class Block(nn.Module):
         """
         if self.shared_aln:
             return condition + self.ada_gss[0]
-        own: Tensor = self.ada_lin(condition.to(self.attn.proj.weight.dtype))
+        own: Tensor = self.ada_lin(condition.to(self.attn.q_bias.dtype))
         return own.view(len(own), MODULATIONS, -1)
 
     def forward(
