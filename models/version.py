@@ -6,10 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from pydantic import ValidationError
 from torch import nn
 
-from models.checkpoints.loading import load_into, load_safetensors
+from models.checkpoints.loading import give_weights, load_safetensors
 from models.errors import CheckpointError, ModelNotFoundError, UnsafeCheckpointError
 from models.networks import build
 from models.spec import MODEL_FILE, FileRecord, ModelSpec
@@ -67,8 +68,9 @@ class ModelVersion:
         spec = self.spec.networks[name]
         self._check(spec.weights)
         tokenizer = self.spec.networks.get("vqvae")
-        network = build(spec.init, tokenizer.init if tokenizer else None)
-        load_into(network, load_safetensors(self.path(spec.weights)), allow_non_finite=allow_non_finite)
+        with torch.device("meta"):  # to draw weights takes longer than to read them
+            network = build(spec.init, tokenizer.init if tokenizer else None)
+        give_weights(network, load_safetensors(self.path(spec.weights)), allow_non_finite=allow_non_finite)
         return network
 
     def verify(self) -> None:

@@ -96,7 +96,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ]
     app = create_app(Settings(engine=FLOAT32), versions, engines.load)
     with serving_app(app) as url, httpx.Client(base_url=url, timeout=60) as client:
-        wait_until_ready(client, 60)
+        wait_until_ready(client, 240)
         yield client
 
 

@@ -21,6 +21,7 @@ from engines.backends.torch_backend import TorchBackend
 from engines.base import ImageRequest
 from engines.diffusion import DiffusionEngine
 from engines.errors import EngineError
+from engines.programs.decoders import vqvae_program
 from engines.programs.diffusion_step import DiffusionStep
 from models import build
 from models.registry import Registry
@@ -111,6 +112,15 @@ def test_samples_of_edm_are_the_original_samplers(steps: int) -> None:
         engine.step(rows)
     samples = torch.from_numpy(np.stack([engine.sample(row) for row in rows]))
     assert relative_error(samples, arrays[f"heun{steps}"]) < 1e-4
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_pixel_decoder_is_the_tokenizers(rows: int) -> None:
+    vqvae = network("var-tiny.vqvae")
+    features = noise("openvino/features", (rows, 32, 4, 4))
+    run = backend(torch.float32).compile_program(vqvae_program(vqvae, max_rows=4))
+    with torch.inference_mode():
+        assert relative_error(run(features), vqvae.decode_features(features)) < 1e-5
 
 
 def make_image(version: ModelVersion, cache: Path) -> np.ndarray:
