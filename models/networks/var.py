@@ -181,7 +181,6 @@ class VAR(nn.Module):
         Returns:
             (B, L, V) in the head's dtype.
         """
-        x = x.to(self.dtype)
         for layer, vectors in enumerate(modulation.blocks.unbind(1)):
             update = None if cache is None else partial(cache.extend, layer)
             x = self.blocks[layer](x, vectors, mask, update)

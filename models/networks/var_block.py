@@ -142,8 +142,13 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, modulation: Tensor, mask: Tensor | None = None, update: KeyValueUpdate | None = None
     ) -> Tensor:
-        """Map (B, L, C) to (B, L, C); `modulation` (B, 6, C); `mask` and `update` go to the attention."""
+        """Map (B, L, C) to (B, L, C); `modulation` (B, 6, C); `mask` and `update` go to the attention.
+
+        `x` keeps its own precision, whatever that of the layer: in bfloat16 the sum over all layers would
+        lose what single layers add.
+        """
         gamma1, gamma2, scale1, scale2, shift1, shift2 = modulation.unsqueeze(2).unbind(1)
-        x = x + self.attn(self.norm(x) * (1 + scale1) + shift1, mask, update) * gamma1
-        out: Tensor = x + self.ffn(self.norm(x) * (1 + scale2) + shift2) * gamma2
+        dtype = self.attn.q_bias.dtype
+        x = x + self.attn((self.norm(x) * (1 + scale1) + shift1).to(dtype), mask, update) * gamma1
+        out: Tensor = x + self.ffn((self.norm(x) * (1 + scale2) + shift2).to(dtype)) * gamma2
         return out
