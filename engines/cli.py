@@ -13,9 +13,10 @@ from rich.table import Table
 from engines.errors import EngineError
 from engines.export.onnx import OnnxCache
 from engines.tensorrt.api import tensorrt
-from engines.tensorrt.build import DTYPES, Precision, Workshop
+from engines.tensorrt.build import Workshop
 from engines.tensorrt.builder import Target
 from engines.tensorrt.progress import ProgressSteps
+from engines.tensorrt.record import DTYPES, Precision
 from engines.tensorrt.store import EngineStore, StoredEngine
 from engines.version_programs import programs_of
 from models.command_line import group_that_reports

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import torch
@@ -16,7 +18,11 @@ from engines.heap import keep_freed_memory
 from engines.pixels import make_decoder
 from engines.precision import choose_dtype
 from engines.programs.diffusion_step import DiffusionStep
+from engines.scale_decoder import ScaleDecoder
 from engines.settings import EngineSettings
+from engines.tensorrt.loading import load_engine
+from engines.tensorrt.record import DTYPES
+from engines.tensorrt.scale_decoder import TensorRTScaleDecoder
 from engines.var import VarEngine
 from engines.var_row import VarRow
 from models.networks.var import VAR
@@ -40,6 +46,11 @@ def load(version: ModelVersion, settings: EngineSettings) -> Engine[DiffusionRow
         case VarDefaults() as defaults:
             if not isinstance(spec.codec, VqvaeCodec):
                 raise EngineError(f"a VAR model cannot decode with the codec {spec.codec.kind!r}")
+            transformer: Callable[..., ScaleDecoder] = ScaleDecoder
+            if settings.backend == "tensorrt":
+                engine = load_engine(version, "scale", directory=settings.compiled, device=device)
+                dtype = DTYPES[engine.record.precision]
+                transformer = partial(TensorRTScaleDecoder, engine=engine)
             return VarEngine(
                 cast(VAR, version.network("main")),
                 cast(VQVAE, version.network(spec.codec.network)),
@@ -49,6 +60,7 @@ def load(version: ModelVersion, settings: EngineSettings) -> Engine[DiffusionRow
                 dtype=dtype,
                 max_rows=settings.max_rows,
                 capacity=2 * settings.max_rows,
+                transformer=transformer,
             )
 
 

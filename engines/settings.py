@@ -17,17 +17,20 @@ class EngineSettings(FrozenModel):
 
     Attributes:
         backend: what compiles and runs the networks; `auto` is OpenVINO on a CPU where it is installed,
-            and torch elsewhere.
+            and torch elsewhere. `tensorrt` runs engines that `python -m engines build` made.
         device: torch's name of the device.
-        precision: of the networks; `auto` takes what the device does fastest.
+        precision: of the networks; `auto` takes what the device does fastest. TensorRT's engines have
+            their own.
         threads: of the device, None for all cores.
         max_rows: most rows of one engine call.
         cache: folder for compiled networks; None: `ddo-serve` in the user's cache folder. It may be deleted.
+        compiled: folder of TensorRT's engines.
     """
 
-    backend: Literal["auto", "openvino", "torch"] = "auto"
+    backend: Literal["auto", "openvino", "tensorrt", "torch"] = "auto"
     device: str = "cpu"
     precision: Precision = "auto"
     threads: int | None = Field(default=None, ge=1)
     max_rows: int = Field(default=8, ge=1)
     cache: Path | None = None
+    compiled: Path = Path("compiled")

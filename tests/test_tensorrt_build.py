@@ -12,15 +12,17 @@ from safetensors.torch import save_file
 from tiny_programs import SMALL_EDM, SMALL_EDM2, diffusion, prepared, var
 from typer.testing import CliRunner
 
+from engines import EngineSettings, load
 from engines.cli import app
 from engines.errors import EngineError
 from engines.export.onnx import OnnxCache
 from engines.programs.diffusion_step import DiffusionStep
 from engines.programs.program import Program
 from engines.tensorrt.api import tensorrt
-from engines.tensorrt.build import DTYPES, Precision, Workshop
+from engines.tensorrt.build import Workshop
 from engines.tensorrt.builder import Builder, Target, ahead_of_time_capabilities
 from engines.tensorrt.log import check_log
+from engines.tensorrt.record import DTYPES, Precision
 from engines.tensorrt.store import EngineStore, StoredEngine
 from models import build
 from models.spec import DiffusionDefaults, Lineage, ModelSpec, NetworkSpec, PixelCodec
@@ -103,13 +105,7 @@ def test_an_engine_is_built_once(
     built = engine.path.stat().st_mtime_ns
     assert shop.make(version, edm, precision=precision, target=ONE) == engine
     assert engine.path.stat().st_mtime_ns == built
-    found = shop.store.find(
-        version,
-        "plain",
-        precision=precision,
-        package="tensorrt_rtx",
-        package_version=api.__version__,
-    )
+    found = shop.store.find(version, "plain", package="tensorrt_rtx", package_version=api.__version__)
     assert found == engine
 
 
@@ -160,8 +156,8 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, arguments: list[str], me
 
 
 def test_an_engine_that_is_not_there_is_named(shop: Workshop, version: ModelVersion) -> None:
-    with pytest.raises(EngineError, match=r"no fp16 engine of small's 'pixels' .* python -m engines build"):
-        shop.store.find(version, "pixels", precision="fp16", package="tensorrt_rtx", package_version="1")
+    with pytest.raises(EngineError, match=r"no engine of small's 'pixels' .* python -m engines build"):
+        shop.store.find(version, "pixels", package="tensorrt_rtx", package_version="1")
 
 
 def test_every_gpu_is_built_for_by_default() -> None:
@@ -194,3 +190,8 @@ def test_an_input_that_the_graph_lost_is_an_error(exports: OnnxCache, edm: Progr
     other = diffusion(DiffusionStep(prepared(init, torch.float16), None))["plain"]
     with pytest.raises(EngineError, match="plain has the inputs"):
         Builder(tensorrt()).build(edm, exports.get(other).path, ONE)
+
+
+def test_serving_without_a_gpu_says_what_is_missing(version: ModelVersion) -> None:
+    with pytest.raises(EngineError, match="TensorRT engines run on an NVIDIA GPU"):
+        load(version, EngineSettings(backend="tensorrt"))

@@ -9,6 +9,7 @@ import torch
 
 from engines.backends.artifact_cache import ArtifactCache, default_folder
 from engines.backends.base import Backend
+from engines.backends.tensorrt_backend import TensorRTBackend
 from engines.backends.torch_backend import TorchBackend
 from engines.errors import EngineError
 from engines.settings import EngineSettings
@@ -27,8 +28,11 @@ def make_backend(
         dtype: float32 or bfloat16.
 
     Raises:
-        EngineError: OpenVINO is asked for where it is not installed, or for another device than the CPU.
+        EngineError: OpenVINO is asked for where it is not installed, or for another device than the CPU;
+            TensorRT without a GPU, or without the version's engines.
     """
+    if settings.backend == "tensorrt":
+        return TensorRTBackend.of(version, settings.compiled, device)
     if settings.backend == "torch" or (settings.backend == "auto" and device.type != "cpu"):
         return TorchBackend(device, dtype)
     if device.type != "cpu":

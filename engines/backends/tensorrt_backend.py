@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,7 +13,9 @@ from engines.buckets import Buckets, powers_of_two
 from engines.errors import EngineError
 from engines.programs.diffusion import GUIDED, PLAIN
 from engines.programs.diffusion_step import DiffusionStep
+from engines.tensorrt.loading import load_engine
 from engines.tensorrt.runtime import Engine
+from models.version import ModelVersion
 
 CALL_COST = 0.5
 """What a call costs beside its rows, in rows; an estimate, since no GPU was at hand."""
@@ -32,6 +35,17 @@ class TensorRTBackend:
     def __init__(self, engines: Mapping[str, Engine], device: torch.device) -> None:
         self.device = device
         self._engines = engines
+
+    @classmethod
+    def of(cls, version: ModelVersion, directory: Path, device: torch.device) -> TensorRTBackend:
+        """Load a version's engines from the folder that they were built in.
+
+        Raises:
+            EngineError: TensorRT, a GPU or an engine is missing.
+        """
+        lanes = [PLAIN] if version.spec.guidance == "none" else [PLAIN, GUIDED]
+        engines = {lane: load_engine(version, lane, directory=directory, device=device) for lane in lanes}
+        return cls(engines, device)
 
     def compile(self, step: DiffusionStep) -> CompiledStep:
         """Return the engines as one call; the networks of `step` are not run.

@@ -6,9 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
-
-import torch
+from typing import Any
 
 from engines.export.digest import program_digest
 from engines.export.onnx import OnnxCache
@@ -16,12 +14,9 @@ from engines.export.parity import TOLERANCES, check
 from engines.programs.program import Program
 from engines.tensorrt.builder import SILENT, Builder, Target
 from engines.tensorrt.progress import Steps
-from engines.tensorrt.record import EngineRecord, ProfileRecord, TensorRecord, profiles_of
+from engines.tensorrt.record import DTYPES, EngineRecord, Precision, ProfileRecord, TensorRecord, profiles_of
 from engines.tensorrt.store import EngineStore, StoredEngine, weights_of
 from models.version import ModelVersion, record
-
-Precision: TypeAlias = Literal["fp16", "bf16"]
-DTYPES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 
 from engines.programs.program import Port, Program, Range
 from models.frozen import FrozenModel
+
+Precision: TypeAlias = Literal["fp16", "bf16"]
+DTYPES: Mapping[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TensorRecord(FrozenModel):
@@ -81,7 +84,7 @@ class EngineRecord(FrozenModel):
     version: int | None
     weights: dict[str, str]
     program: str
-    precision: str
+    precision: Precision
     digest: str
     key: str
     inputs: tuple[TensorRecord, ...]

@@ -66,32 +66,26 @@ class EngineStore:
         return next((engine for engine in found if engine.intact()), None)
 
     def find(
-        self, version: ModelVersion, program: str, *, precision: str, package: str, package_version: str
+        self, version: ModelVersion, program: str, *, package: str, package_version: str
     ) -> StoredEngine:
         """Return the engine of a version's program that was built last.
 
         Args:
             version: its weights must be those that the engine was built from.
             program: name of the program.
-            precision: what the engine computes in.
             package: what will run it.
             package_version: likewise; an engine runs with the version that built it alone.
 
         Raises:
             EngineError: there is none.
         """
-        weights, name = weights_of(version), version.spec.name
-        wanted = (weights, program, precision, package, package_version)
-        engines = [
-            engine
-            for engine in self._engines(name)
-            if wanted == (*_source(engine.record), engine.record.package, engine.record.package_version)
-        ]
+        name = version.spec.name
+        wanted = (weights_of(version), program, package, package_version)
+        engines = [engine for engine in self._engines(name) if wanted == _source(engine.record)]
         if not engines:
             raise EngineError(
-                f"{self._directory} has no {precision} engine of {name}'s {program!r} for {package} "
-                f"{package_version}: python -m engines build {version.directory} --backend tensorrt "
-                f"--precision {precision} --out {self._directory}"
+                f"{self._directory} has no engine of {name}'s {program!r} for {package} {package_version}: "
+                f"python -m engines build {version.directory} --backend tensorrt --out {self._directory}"
             )
         return max(engines, key=lambda engine: engine.path.stat().st_mtime)
 
@@ -136,5 +130,5 @@ def weights_of(version: ModelVersion) -> dict[str, str]:
     return {name: spec.files[network.weights].sha256 for name, network in spec.networks.items()}
 
 
-def _source(made: EngineRecord) -> tuple[dict[str, str], str, str]:
-    return made.weights, made.program, made.precision
+def _source(made: EngineRecord) -> tuple[dict[str, str], str, str, str]:
+    return made.weights, made.program, made.package, made.package_version
