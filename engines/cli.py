@@ -58,7 +58,9 @@ def build(
     refit: Annotated[
         bool, typer.Option("--refit", help="Let the engine take new weights; only on a host with a GPU.")
     ] = False,
-    check: Annotated[bool, typer.Option(help="Compare each export with its network first.")] = True,
+    check: Annotated[
+        bool, typer.Option("--check", help="fp16: compare each export with its network first; takes minutes.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder of the engines.")] = _ENGINES,
     registry: Annotated[
         Path, typer.Option("--registry", help="Folder of the registry.", envvar="DDO_REGISTRY")

@@ -62,7 +62,7 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
 
 @pytest.fixture(scope="module")
 def shop(exports: OnnxCache, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    return Workshop(tensorrt(), exports, EngineStore(tmp_path_factory.mktemp("engines")))
+    return Workshop(tensorrt(), exports, EngineStore(tmp_path_factory.mktemp("engines")), checked=True)
 
 
 @pytest.fixture(scope="module", params=["fp16", "bf16"])

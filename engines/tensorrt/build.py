@@ -35,7 +35,7 @@ class Workshop:
     exports: OnnxCache
     store: EngineStore
     steps: Steps = SILENT
-    checked: bool = True
+    checked: bool = False
 
     def make(
         self, version: ModelVersion, program: Program, *, precision: Precision, target: Target
