@@ -15,6 +15,15 @@ from engines.programs.diffusion_step import DiffusionStep
 from engines.programs.program import Program
 
 
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Keep what tests compile out of the user's cache, for the next run of the tests."""
+    assert request.config.cache is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(request.config.cache.mkdir("compiled")))
+        yield
+
+
 @pytest.fixture
 def canary(tmp_path: Path) -> Path:
     return tmp_path / "canary"

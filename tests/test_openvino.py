@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -182,3 +183,9 @@ def test_auto_falls_back_to_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_openvino_runs_on_the_cpu_alone(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="runs on the CPU, not on meta"):
         load(unconditional_version(tmp_path), EngineSettings(backend="openvino", device="meta"))
+
+
+def test_nobody_is_told_that_it_is_used() -> None:
+    code = "import engines.backends.openvino_backend, sys; print(sys.modules.get('openvino_telemetry'))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "None\n"
