@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from reference import at_noise_level, load, load_arrays, noise, relative_error
 from tiny_programs import MAX_ROWS, SMALL_EDM, diffusion, network, prepared, var
 
 from engines.errors import EngineError
+from engines.export import digest
 from engines.export.digest import program_digest
 from engines.export.onnx import OnnxCache
 from engines.export.parity import TOLERANCES, check, errors, run_onnx
@@ -128,16 +130,16 @@ def test_the_check_refuses_another_program(exports: OnnxCache, transformer: dict
 
 
 def test_the_digest_is_of_content(small: Program) -> None:
-    digest = program_digest(small)
+    own = program_digest(small)
     again = prepared(SMALL_EDM, torch.float32)
-    assert program_digest(diffusion(DiffusionStep(again, again))["guided"]) == digest
+    assert program_digest(diffusion(DiffusionStep(again, again))["guided"]) == own
     wider = replace(small, profiles=({"batch": Range(1, 1, 64)},))
-    assert program_digest(wider) == digest
+    assert program_digest(wider) == own
     again.sigma_data = 0.25
-    assert program_digest(diffusion(DiffusionStep(again, again))["guided"]) != digest
+    assert program_digest(diffusion(DiffusionStep(again, again))["guided"]) != own
     again.sigma_data = 0.5
     next(again.parameters()).data[0] += 1e-3
-    assert program_digest(diffusion(DiffusionStep(again, again))["guided"]) != digest
+    assert program_digest(diffusion(DiffusionStep(again, again))["guided"]) != own
 
 
 def test_an_export_is_made_once(exports: OnnxCache, transformer: dict[str, Program]) -> None:
@@ -145,6 +147,16 @@ def test_an_export_is_made_once(exports: OnnxCache, transformer: dict[str, Progr
     written = first.path.stat().st_mtime_ns
     assert exports.get(transformer["tokens"]) == first
     assert first.path.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_without_an_exporter_the_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, small: Program, package: str
+) -> None:
+    known = importlib.util.find_spec
+    monkeypatch.setattr(digest, "find_spec", lambda name: None if name == package else known(name))
+    with pytest.raises(EngineError, match=rf"needs {package}: pip install 'ddo-serve\[tensorrt-rtx\]'"):
+        program_digest(small)
 
 
 class _Unguided(torch.nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import engines.programs
 import models.networks
+from engines.errors import EngineError
 from engines.programs.program import Program
 
 EXPORTERS = ("torch", "onnx", "onnxscript")
@@ -22,6 +24,9 @@ def program_digest(program: Program) -> str:
     """Return the SHA-256 (hexadecimal) of a program: its ports, code, settings, weights, and the exporters.
 
     Profiles are left out: the exported file does not depend on them.
+
+    Raises:
+        EngineError: a package that exporting needs is missing.
     """
     hasher = hashlib.sha256()
     ports = [
@@ -32,7 +37,7 @@ def program_digest(program: Program) -> str:
         "name": program.name,
         "ports": ports,
         "opset": program.opset,
-        "versions": {package: version(package) for package in EXPORTERS},
+        "versions": exporter_versions(),
         "modules": [[name, *_settings(module)] for name, module in program.module.named_modules()],
     }
     hasher.update(json.dumps(facts, sort_keys=True).encode())
@@ -43,6 +48,20 @@ def program_digest(program: Program) -> str:
         hasher.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         hasher.update(_bytes(tensor))
     return hasher.hexdigest()
+
+
+def exporter_versions() -> dict[str, str]:
+    """Return the versions of the packages that export.
+
+    Raises:
+        EngineError: one is missing.
+    """
+    missing = [package for package in EXPORTERS if find_spec(package) is None]
+    if missing:
+        raise EngineError(
+            f"exporting to ONNX needs {' and '.join(missing)}: pip install 'ddo-serve[tensorrt-rtx]'"
+        )
+    return {package: version(package) for package in EXPORTERS}
 
 
 def _settings(module: nn.Module) -> tuple[str, dict[str, str]]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from engines.errors import EngineError
-from engines.export.digest import EXPORTERS, program_digest
+from engines.export.digest import exporter_versions, program_digest
 from engines.programs.program import Program
 
 _FILE = "model.onnx"
@@ -83,11 +81,7 @@ def export(program: Program, path: Path) -> None:
     Raises:
         EngineError: a package that exporting needs is missing.
     """
-    missing = [package for package in EXPORTERS if find_spec(package) is None]
-    if missing:
-        raise EngineError(
-            f"exporting to ONNX needs {' and '.join(missing)}: pip install 'ddo-serve[tensorrt-rtx]'"
-        )
+    exporter_versions()
     # Small, and no two alike: equal sizes could be taken for one dimension.
     sizes = {name: 2 + i for i, name in enumerate(sorted(program.dimensions))}
     dynamic = torch.export.Dim.DYNAMIC
