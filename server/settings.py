@@ -46,7 +46,9 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    models: Annotated[tuple[str, ...], NoDecode] = Field(default=(f"{BUNDLED}/emoji-edm/all",), min_length=1)
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(f"{BUNDLED}/emoji-edm/all", f"{BUNDLED}/emoji-var/all"), min_length=1
+    )
     registry: Path = Path("registry")
     engine: EngineSettings = EngineSettings()
     queue_rows: int = Field(default=512, ge=1)

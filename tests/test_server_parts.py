@@ -86,7 +86,7 @@ def test_settings_come_from_options_then_environment_then_file(
 def test_defaults_listen_on_this_machine_only() -> None:
     settings = load_settings()
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
-    assert settings.models == (f"{BUNDLED}/emoji-edm/all",)
+    assert settings.models == (f"{BUNDLED}/emoji-edm/all", f"{BUNDLED}/emoji-var/all")
 
 
 @pytest.mark.parametrize(
