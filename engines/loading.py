@@ -7,7 +7,6 @@ from functools import partial
 from typing import cast
 
 import torch
-from torch import nn
 
 from engines.backends.choice import make_backend
 from engines.base import Engine
@@ -17,7 +16,6 @@ from engines.errors import EngineError
 from engines.heap import keep_freed_memory
 from engines.pixels import make_decoder
 from engines.precision import choose_dtype
-from engines.programs.diffusion_step import DiffusionStep
 from engines.scale_decoder import ScaleDecoder
 from engines.settings import EngineSettings
 from engines.tensorrt.loading import load_engine
@@ -25,6 +23,7 @@ from engines.tensorrt.record import DTYPES
 from engines.tensorrt.scale_decoder import TensorRTScaleDecoder
 from engines.var import VarEngine
 from engines.var_row import VarRow
+from engines.version_programs import step_of
 from models.networks.var import VAR
 from models.networks.vqvae import VQVAE
 from models.spec import DiffusionDefaults, VarDefaults, VqvaeCodec
@@ -99,18 +98,9 @@ def _load_diffusion(
     decode: bool,
 ) -> DiffusionEngine:
     spec = version.spec
-    network = version.network("main")
-    guide: nn.Module | None
-    match spec.guidance:
-        case "guide":
-            guide = version.network("guide")
-        case "label-dropout":
-            guide = network
-        case "none":
-            guide = None
     init = spec.networks["main"].init
     return DiffusionEngine(
-        DiffusionStep(network, guide),
+        step_of(version),
         make_backend(version, settings, device, dtype),
         make_decoder(spec.codec, device, dtype) if decode else None,
         shape=(init["img_channels"], init["img_resolution"], init["img_resolution"]),
