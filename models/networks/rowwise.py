@@ -21,13 +21,13 @@ def rowwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
 
 
 def float32_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Map (..., in) to (..., out) as a linear layer does; without gradients, on a CPU, by oneDNN.
+    """Map (..., in) to (..., out) as a linear layer does; in inference mode, on a CPU, by oneDNN.
 
     PyTorch gives float32 products to MKL, which sums 9 rows in another order than 18, and on AMD takes
     more than twice as long.
     """
     if (
-        torch.is_grad_enabled()
+        not torch.is_inference_mode_enabled()
         or x.device.type != "cpu"
         or not x.dtype == weight.dtype == torch.float32
         or not torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]

@@ -89,8 +89,8 @@ class TrainingConfig(FrozenModel):
             shared between the processes. None: the batch divided by the number of processes.
         averages: moving averages of the weights; the first one is what is published.
         precision: of the forward and backward pass; weights, sums and averages stay float32.
-        compile: use `torch.compile` (minutes at start, then faster; needs a C++ compiler). In float32 on a CPU
-            with AVX-512 it is slower than without, where convolutions go by Winograd's algorithm.
+        compile: use `torch.compile` (minutes at start, then faster; needs a C++ compiler). In float32 on a
+            CPU with AVX-512 it is slower than without, where convolutions go by Winograd's algorithm.
         activation_checkpointing: recompute each block's activations in the backward pass, to save memory.
         sharding: over several processes, `replicate` (DDP) holds the weights on each, `shard` (FSDP2) splits
             weights and optimizer between them.
