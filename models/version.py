@@ -6,13 +6,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
 from torch import nn
 
 from models.checkpoints.loading import give_weights, load_safetensors
 from models.errors import CheckpointError, ModelNotFoundError, UnsafeCheckpointError
 from models.networks import build
+from models.networks.undrawn import Undrawn
 from models.spec import MODEL_FILE, FileRecord, ModelSpec
 
 _MAX_SPEC_BYTES = 4 << 20
@@ -68,7 +68,7 @@ class ModelVersion:
         spec = self.spec.networks[name]
         self._check(spec.weights)
         tokenizer = self.spec.networks.get("vqvae")
-        with torch.device("meta"):  # to draw weights takes longer than to read them
+        with Undrawn():
             network = build(spec.init, tokenizer.init if tokenizer else None)
         give_weights(network, load_safetensors(self.path(spec.weights)), allow_non_finite=allow_non_finite)
         return network

@@ -26,16 +26,18 @@ class Initializer:
 
     def __call__(self, shape: tuple[int, ...], fan_in: int, fan_out: int, *, bias: bool = False) -> Tensor:
         """Draw a tensor of `shape`; Xavier or Kaiming bounds by `mode` (Glorot 2010, He 2015)."""
+        scale = self.bias if bias else self.weight
+        values = torch.empty(shape)
         match self.mode:
             case "xavier_uniform":
-                values = (2 * torch.rand(shape) - 1) * math.sqrt(6 / (fan_in + fan_out))
+                bound = math.sqrt(6 / (fan_in + fan_out)) * scale
+                return nn.init.uniform_(values, -bound, bound)
             case "kaiming_uniform":
-                values = (2 * torch.rand(shape) - 1) * math.sqrt(3 / fan_in)
+                bound = math.sqrt(3 / fan_in) * scale
+                return nn.init.uniform_(values, -bound, bound)
             case "kaiming_normal":
-                values = torch.randn(shape) * math.sqrt(1 / fan_in)
-            case _:
-                raise ValueError(f"unknown initialisation {self.mode!r}")
-        return values * (self.bias if bias else self.weight)
+                return nn.init.normal_(values, std=math.sqrt(1 / fan_in) * scale)
+        raise ValueError(f"unknown initialisation {self.mode!r}")
 
 
 class Linear(nn.Module):

@@ -70,7 +70,7 @@ class MPConv(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel: Sequence[int] = ()) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, *kernel))
+        self.weight = nn.Parameter(nn.init.normal_(torch.empty(out_channels, in_channels, *kernel)))
         self.folded = False
 
     @torch.no_grad()
