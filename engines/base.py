@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -66,6 +66,14 @@ class Engine(Protocol[R]):
 
     capacity: int
     max_rows: int
+
+    @property
+    def costs(self) -> Mapping[str, Mapping[int, float]]:
+        """Seconds of a call by its number of rows, for each kind of call, as they were once measured here.
+
+        Kinds that were not measured have no numbers of rows.
+        """
+        ...
 
     def resolve(self, request: ImageRequest) -> ImageRequest:
         """Fill in the model's defaults and check every field; raises InvalidRequestError."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -11,6 +13,9 @@ from torch import Tensor
 
 from engines.errors import EngineError
 
+TIMINGS = 2
+"""Calls of a size that are timed: the first after others is often slower."""
+
 
 @dataclass(frozen=True)
 class Buckets:
@@ -18,16 +23,19 @@ class Buckets:
 
     A matrix product may sum in another order at another batch size, which changes the last bits of a row.
     Only sizes that agree on every bit are used, and rows are padded to them, so that a row's result does
-    not depend on how many others share its call.
+    not depend on how many others share its call. Since they agree, how rows are divided among them may depend
+    on a clock.
 
     Attributes:
         sizes: the batch sizes in use, ascending.
         call_cost: what a call costs beside its rows, in rows: high where weights have to be read for little
             work, 0 where the arithmetic is everything.
+        seconds: of a call at each size, as `timed` measured them; None: calls cost what `call_cost` says.
     """
 
     sizes: tuple[int, ...]
     call_cost: float
+    seconds: tuple[float, ...] | None = None
 
     @classmethod
     def find(cls, run: Callable[[int], Tensor], candidates: Sequence[int], call_cost: float) -> Buckets:
@@ -45,6 +53,8 @@ class Buckets:
         Raises:
             EngineError: at every size a row's result depends on its position.
         """
+        if set(candidates) == {1}:
+            return cls((1,), call_cost)
         agreeing: list[tuple[Tensor, list[int]]] = []
         for size in sorted(set(candidates)):
             results = run(size)
@@ -61,6 +71,22 @@ class Buckets:
         options = [cls(tuple(sizes), call_cost) for _, sizes in agreeing]
         return min(options, key=lambda option: option.mean_cost(max(candidates)))
 
+    def timed(self, run: Callable[[int], object], clock: Callable[[], float] = time.perf_counter) -> Buckets:
+        """Return these sizes with their calls' seconds, the least of `TIMINGS`; `run` makes one call."""
+
+        def measure(size: int) -> float:
+            started = clock()
+            run(size)
+            return clock() - started
+
+        seconds = tuple(min(measure(size) for _ in range(TIMINGS)) for size in self.sizes)
+        return dataclasses.replace(self, seconds=seconds)
+
+    @property
+    def seconds_by_size(self) -> dict[int, float]:
+        """The seconds of a call at each size; empty before `timed`."""
+        return dict(zip(self.sizes, self.seconds or (), strict=False))
+
     def calls(self, rows: int) -> Iterator[tuple[int, list[int]]]:
         """Divide rows 0 to `rows` - 1 among the cheapest calls.
 
@@ -75,15 +101,19 @@ class Buckets:
             start += size
 
     def mean_cost(self, most: int) -> float:
-        """Return the cost of a row, in rows, averaged over 1 to `most` rows at once."""
+        """Return the cost of a row, in rows or seconds, averaged over 1 to `most` rows at once."""
         return sum(self._plan(rows)[0] / rows for rows in range(1, most + 1)) / most
 
     def _plan(self, rows: int) -> tuple[float, tuple[int, ...]]:
         """Return the lowest cost of `rows` rows and its calls' sizes; of equal plans that of fewer calls."""
+        costs = self.seconds or tuple(size + self.call_cost for size in self.sizes)
         plans: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
         for held in range(1, rows + 1):
-            rests = [(size, plans[max(held - size, 0)]) for size in self.sizes]
-            options = [(cost + self.call_cost + size, (size, *sizes)) for size, (cost, sizes) in rests]
+            options = [
+                (rest + cost, (size, *sizes))
+                for size, cost in zip(self.sizes, costs, strict=True)
+                for rest, sizes in [plans[max(held - size, 0)]]
+            ]
             plans.append(min(options, key=lambda plan: (plan[0], len(plan[1]))))
         return plans[rows]
 

@@ -82,6 +82,11 @@ class DiffusionEngine:
         self._buckets = {lane: self._find_buckets(backend, lane) for lane in lanes}
         self._decoder_buckets = None if decoder is None else self._find_decoder_buckets(decoder)
 
+    @property
+    def costs(self) -> dict[str, dict[int, float]]:
+        """See `Engine`. Kinds are `plain` and, where the model has a guide, `guided`."""
+        return {lane: buckets.seconds_by_size for lane, buckets in self._buckets.items()}
+
     def resolve(self, request: ImageRequest) -> ImageRequest:
         """Fill in the model's defaults and check every field.
 

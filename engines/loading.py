@@ -8,7 +8,7 @@ from typing import cast
 
 import torch
 
-from engines.backends.choice import make_backend
+from engines.backends.choice import make_backend, var_buckets
 from engines.base import Engine
 from engines.diffusion import DiffusionEngine
 from engines.diffusion_row import DiffusionRow
@@ -45,7 +45,8 @@ def load(version: ModelVersion, settings: EngineSettings) -> Engine[DiffusionRow
         case VarDefaults() as defaults:
             if not isinstance(spec.codec, VqvaeCodec):
                 raise EngineError(f"a VAR model cannot decode with the codec {spec.codec.kind!r}")
-            transformer: Callable[..., ScaleDecoder] = ScaleDecoder
+            found = var_buckets(version, settings, dtype) if device.type == "cpu" else None
+            transformer: Callable[..., ScaleDecoder] = partial(ScaleDecoder, bucket_cache=found)
             if settings.backend == "tensorrt":
                 engine = load_engine(version, "scale", directory=settings.compiled, device=device)
                 dtype = DTYPES[engine.record.precision]
@@ -60,6 +61,7 @@ def load(version: ModelVersion, settings: EngineSettings) -> Engine[DiffusionRow
                 max_rows=settings.max_rows,
                 capacity=2 * settings.max_rows,
                 transformer=transformer,
+                bucket_cache=found,
             )
 
 

@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
+from engines.backends.bucket_cache import BucketCache
 from engines.buckets import Buckets, powers_of_two
 from engines.digests import RowDigests
 from engines.kv_cache import CacheView, KeyValueCache
@@ -50,11 +51,14 @@ class ScaleDecoder:
         var: the network, already where and in the precision that it computes in; it is taken over.
         slots: branches open at once.
         max_branches: branches in one call.
+        bucket_cache: what keeps the batch sizes that were found; None: they are searched for.
     """
 
     _probed_layers: int | None = 1  # one tells about all, which have the same shapes
 
-    def __init__(self, var: VAR, *, slots: int, max_branches: int) -> None:
+    def __init__(
+        self, var: VAR, *, slots: int, max_branches: int, bucket_cache: BucketCache | None = None
+    ) -> None:
         self._var = var
         if PackedLinear.works_for(var.dtype, var.head.weight.device):
             var.pack()
@@ -68,7 +72,11 @@ class ScaleDecoder:
             device=var.head.weight.device,
         )
         self._modulation = lru_cache(maxsize=MODULATIONS_KEPT)(self._compute_modulation)
-        self._buckets = self._find_buckets(max_branches)
+
+        def search() -> list[Buckets]:
+            return self._find_buckets(max_branches)
+
+        self._buckets = search() if bucket_cache is None else bucket_cache.get("scales", max_branches, search)
 
     def open(self, class_id: int) -> Branch:
         """Start a sequence of a class; the number of classes means "no class".
@@ -81,6 +89,11 @@ class ScaleDecoder:
     def close(self, branch: Branch) -> None:
         """Give the branch's slot back."""
         self._cache.release(branch.slot)
+
+    @property
+    def costs(self) -> list[dict[int, float]]:
+        """Seconds of a call by its branches, for each scale, as they were once measured."""
+        return [buckets.seconds_by_size for buckets in self._buckets]
 
     def predict(self, scale: int, branches: Sequence[Branch], inputs: Sequence[Tensor]) -> list[Tensor]:
         """Predict the tokens of `scale` for branches whose earlier scales are in the cache.
@@ -120,7 +133,7 @@ class ScaleDecoder:
         """Run the layers that `modulation` has vectors for, and the head; return (B, tokens, V), float32."""
         return self._var.logits(x, modulation, cache=cache).float()
 
-    def _find_buckets(self, max_branches: int) -> tuple[Buckets, ...]:
+    def _find_buckets(self, max_branches: int) -> list[Buckets]:
         """Try the batch sizes of every scale on `_probed_layers`."""
         labels = range(max(0, self._var.num_classes + 1 - PROBES), self._var.num_classes + 1)
         branches = [self.open(label) for label in labels]
@@ -142,10 +155,14 @@ class ScaleDecoder:
             most = max_branches
             if self._var.head.weight.device.type == "cpu":
                 most = max(1, min(most, CPU_CALL_TOKENS // tokens))
-            buckets.append(Buckets.find(call, powers_of_two(most), WEIGHT_TOKENS / tokens))
+            found = Buckets.find(call, powers_of_two(most), WEIGHT_TOKENS / tokens)
+            buckets.append(found.timed(partial(self._repeat, scale, branches[0], inputs[0])))
         for branch in branches:
             self.close(branch)
-        return tuple(buckets)
+        return buckets
+
+    def _repeat(self, scale: int, branch: Branch, own: Tensor, size: int) -> float:
+        return self._run(scale, [branch] * size, [own] * size)[0, 0, 0].item()  # waits for the device
 
     def _label(self, class_id: int) -> Tensor:
         return torch.tensor([class_id], device=self._var.head.weight.device)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from engines import var_request
+from engines.backends.bucket_cache import BucketCache
 from engines.base import ImageRequest
 from engines.buckets import Buckets, powers_of_two
 from engines.errors import EngineError
@@ -51,6 +53,8 @@ class VarEngine:
         capacity: images open at once.
         greedy: take the likeliest token in place of drawing one, for comparisons; seeds then do nothing.
         transformer: what runs the layers, given `var`, `slots` and `max_branches`.
+        bucket_cache: what keeps the batch sizes of the pixel decoder that were found; None: they are searched
+            for.
 
     Raises:
         EngineError: the networks do not fit each other, or no batch size gives reproducible results.
@@ -69,6 +73,7 @@ class VarEngine:
         capacity: int = 16,
         greedy: bool = False,
         transformer: Callable[..., ScaleDecoder] = ScaleDecoder,
+        bucket_cache: BucketCache | None = None,
     ) -> None:
         if var.scales != vqvae.scales:
             raise EngineError(f"scales {var.scales.sides} and the tokenizer's {vqvae.scales.sides} differ")
@@ -87,7 +92,13 @@ class VarEngine:
         self._no_features = torch.zeros(1, var.z_channels, side, side, device=device)
         with torch.inference_mode():
             self._transformer = transformer(var, slots=2 * capacity, max_branches=2 * max_rows)
-            self._decoder_buckets = self._find_decoder_buckets()
+            self._decoder_buckets = self._find_decoder_buckets(bucket_cache)
+
+    @property
+    def costs(self) -> dict[str, dict[int, float]]:
+        """See `Engine`. Kinds are `scale0` and up, where a guided row counts as two, and `pixels`."""
+        scales = {f"scale{number}": costs for number, costs in enumerate(self._transformer.costs)}
+        return {**scales, "pixels": self._decoder_buckets.seconds_by_size}
 
     def resolve(self, request: ImageRequest) -> ImageRequest:
         """Fill in the model's defaults and check every field.
@@ -175,12 +186,16 @@ class VarEngine:
             for i, image in zip(indices[:count], to_pixels(images), strict=False):
                 rows[i].pixels = image
 
-    def _find_decoder_buckets(self) -> Buckets:
+    def _find_decoder_buckets(self, bucket_cache: BucketCache | None) -> Buckets:
         noise = torch.Generator().manual_seed(0)
         features = torch.randn(self._no_features.shape, generator=noise).to(self._no_features)
         most = min(self.max_rows, max(1, DECODE_PIXELS // self._vqvae.resolution**2))
-        return Buckets.find(
-            lambda size: self._vqvae.decode_features(features.expand(size, -1, -1, -1)),
-            powers_of_two(most),
-            DECODE_CALL_COST,
-        )
+
+        def decode(size: int) -> Tensor:
+            return self._vqvae.decode_features(features.expand(size, -1, -1, -1))
+
+        def search() -> list[Buckets]:
+            found = Buckets.find(decode, powers_of_two(most), DECODE_CALL_COST)
+            return [found.timed(lambda size: decode(size)[0, 0, 0, 0].item())]  # waits for the device
+
+        return search()[0] if bucket_cache is None else bucket_cache.get("pixels", most, search)[0]

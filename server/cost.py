@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from statistics import mean
 
 WEIGHT = 0.1
 
 
 @dataclass(slots=True)
 class _Averages:
-    """Exponential moving averages of one model; None until the first measurement."""
+    """Exponential moving averages of one model; None until something was measured."""
 
     row_call_seconds: float | None = None
     calls_per_row: float | None = None
@@ -25,6 +26,12 @@ class CostModel:
     def __init__(self) -> None:
         """Start without measurements."""
         self._averages: dict[Hashable, _Averages] = {}
+
+    def expect(self, model: Hashable, costs: Mapping[str, Mapping[int, float]]) -> None:
+        """Begin with what an engine measured (`Engine.costs`): its kinds of calls alike, each well filled."""
+        best = [min(cost / rows for rows, cost in calls.items()) for calls in costs.values() if calls]
+        if best:
+            self._averages.setdefault(model, _Averages()).row_call_seconds = mean(best)
 
     def observe_row(self, model: Hashable, calls: int) -> None:
         """Record how many engine calls an opened row needs."""

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    generate_latest,
+)
 
 from server.catalogue import ServedModel
 from server.errors import RejectedError
 from server.problems import kind_of
+from server.version_key import VersionKey
 
 CALL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 WAIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -24,8 +33,9 @@ class Metrics:
     """The metrics of one app, in a collector registry of its own."""
 
     def __init__(self, server_version: str) -> None:
-        """Register every metric; `server_version` goes into the build info."""
+        """Register every metric, the process's own too; `server_version` goes into the build info."""
         self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
         self.request = Histogram(
             "ddo_request_seconds",
             "Time from a POST /generate to its answer, by outcome.",
@@ -82,6 +92,12 @@ class Metrics:
         self._active_rows = Gauge(
             "ddo_active_rows", "Rows that hold a place in an engine.", ["model", "version"], registry=registry
         )
+        self._call_cost = Gauge(
+            "ddo_call_cost_seconds",
+            "Time of an engine call by its kind and its number of rows, measured when they were first tried.",
+            ["model", "version", "kind", "rows"],
+            registry=registry,
+        )
         self._model = Info("ddo_model", "A served model version.", ["model", "version"], registry=registry)
         Info("ddo_build", "The running server.", registry=registry).info(
             {"version": server_version, "python": platform.python_version()}
@@ -93,6 +109,12 @@ class Metrics:
         self._model.labels(*model.key).info({"family": spec.family, "round": str(spec.lineage.round)})
         self._queue_rows.labels(*model.key).set_function(waiting)
         self._active_rows.labels(*model.key).set_function(active)
+
+    def add_costs(self, model: VersionKey, costs: Mapping[str, Mapping[int, float]]) -> None:
+        """Show what calls of a served version cost (`Engine.costs`)."""
+        for kind, calls in costs.items():
+            for rows, seconds in calls.items():
+                self._call_cost.labels(*model, kind, rows).set(seconds)
 
     @contextmanager
     def observe_request(self) -> Iterator[None]:

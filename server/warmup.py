@@ -13,6 +13,7 @@ import structlog
 
 from engines.base import Engine, ImageRequest
 from engines.settings import EngineSettings
+from models.spec import DiffusionDefaults
 from models.version import ModelVersion
 from server.catalogue import ServedModel
 from server.ticket import Image, Ticket
@@ -50,10 +51,11 @@ async def warm_up(model: ServedModel, worker: Worker, load: EngineLoader, settin
 
 
 def golden_request(version: ModelVersion) -> ImageRequest:
-    """Return the request for a version's golden image, or for any image if it has none."""
+    """Return the request for a version's golden image, or for the cheapest image if it has none."""
     golden = version.spec.golden
     if golden is None:
-        return ImageRequest(class_id=0 if version.spec.class_names else None, seed=0)
+        steps = 1 if isinstance(version.spec.defaults, DiffusionDefaults) else None
+        return ImageRequest(class_id=0 if version.spec.class_names else None, seed=0, steps=steps)
     return ImageRequest(class_id=golden.class_id, seed=golden.seed, steps=golden.steps)
 
 

@@ -155,6 +155,8 @@ class Worker:
         with self._wake:
             self._engines[model] = engine
             self._scheduler.add_model(model, capacity=engine.capacity, max_rows=engine.max_rows)
+            self._cost.expect(model, engine.costs)
+        self._metrics.add_costs(model, engine.costs)
         future.set_result(engine)
 
     def _open(self, ticket: Ticket) -> None:

@@ -36,6 +36,7 @@ class FakeEngine:
     batches: list[list[ImageRequest]] = field(default_factory=list)
     rows: list[FakeRow] = field(default_factory=list)
     closed: int = 0
+    costs: dict[str, dict[int, float]] = field(default_factory=dict)
 
     def resolve(self, request: ImageRequest) -> ImageRequest:
         if request.solver not in (None, *SOLVERS):

@@ -7,8 +7,12 @@ import json
 
 import torch
 
+import engines
+import models.networks
 from engines.backends.artifact_cache import ArtifactCache, default_folder
 from engines.backends.base import Backend
+from engines.backends.bucket_cache import BucketCache, torch_sources
+from engines.backends.code_digest import code_digest
 from engines.backends.tensorrt_backend import TensorRTBackend
 from engines.backends.torch_backend import TorchBackend
 from engines.errors import EngineError
@@ -52,6 +56,13 @@ def make_backend(
         threads=torch.get_num_threads(),
         max_rows=settings.max_rows,
     )
+
+
+def var_buckets(version: ModelVersion, settings: EngineSettings, dtype: torch.dtype) -> BucketCache:
+    """Return what keeps the batch sizes of a VAR, which PyTorch runs on the CPU."""
+    code = code_digest(engines, models.networks)
+    sources = {"identity": weights_identity(version), "code": code, **torch_sources(dtype)}
+    return BucketCache(ArtifactCache(settings.cache or default_folder()), sources)
 
 
 def weights_identity(version: ModelVersion) -> str:

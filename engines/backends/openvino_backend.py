@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import version as version_of
-from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import openvino  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
@@ -18,6 +16,8 @@ import engines.programs
 import models.networks
 from engines.backends.artifact_cache import ArtifactCache
 from engines.backends.base import CompiledStep
+from engines.backends.bucket_cache import BucketCache
+from engines.backends.code_digest import code_digest
 from engines.buckets import Buckets, powers_of_two
 from engines.programs.denoiser import trunk_program
 from engines.programs.diffusion_step import DiffusionStep
@@ -100,24 +100,19 @@ class OpenVinoBackend:
         def probe(size: int) -> Tensor:
             return torch.cat([run(size, number) for number in range(PROBES)], dim=1)
 
-        def search() -> tuple[int, ...]:
-            return Buckets.find(probe, powers_of_two(most), CALL_COST).sizes
+        def search() -> list[Buckets]:
+            found = Buckets.find(probe, powers_of_two(most), CALL_COST)
+            return [found.timed(lambda size: run(size, 0))]
 
-        return Buckets(
-            self._cached(
-                {"buckets": lane, "most": most},
-                read=lambda content: tuple(int(size) for size in json.loads(content)),
-                make=search,
-                write=lambda sizes: json.dumps(sizes).encode(),
-            ),
-            CALL_COST,
-        )
+        if self._cache is None:
+            return search()[0]
+        return BucketCache(self._cache, self._sources()).get(lane, most, search)[0]
 
     def compile_program(self, program: Program) -> Run:
         """Compile a program of one output, all float32; it takes and returns tensors on the CPU."""
         model = self._cached(
             {"program": program.name},
-            read=lambda content: self._core.import_model(content, "CPU", self._settings),
+            read=self._import,
             make=lambda: self._build(program),
             write=lambda compiled: compiled.export_model().getvalue(),
         )
@@ -129,6 +124,11 @@ class OpenVinoBackend:
             return torch.from_numpy(request.infer(arrays, share_inputs=True)[0])
 
         return run
+
+    def _import(self, content: bytes) -> openvino.CompiledModel:
+        # A tensor's weights are used where they lie; those of bytes would be copied once more.
+        blob = openvino.Tensor(np.frombuffer(content, np.uint8))
+        return self._core.import_model(blob, "CPU", self._settings)
 
     def _cached(
         self,
@@ -166,7 +166,7 @@ class OpenVinoBackend:
     def _sources(self) -> dict[str, str | int]:
         return {
             "identity": self._identity,
-            "code": _code_digest(),
+            "code": code_digest(models.networks, engines.programs),
             "cpu": self._core.get_property("CPU", "FULL_DEVICE_NAME"),
             "capabilities": " ".join(sorted(self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))),
             "openvino": openvino.__version__,
@@ -193,13 +193,3 @@ class _SplitDenoiser(nn.Module):
             network.sigma_data,
             lambda scaled, noise: self.trunk(scaled, network.embed(noise, labels).expand(len(scaled), -1)),
         )
-
-
-def _code_digest() -> str:
-    """Return the SHA-256 of the sources that programs are made of: other code computes something else."""
-    sources = [
-        source
-        for package in (models.networks, engines.programs)
-        for source in sorted(Path(package.__path__[0]).glob("*.py"))
-    ]
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()

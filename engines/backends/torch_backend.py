@@ -56,7 +56,9 @@ class TorchBackend:
 
         with FlopCounterMode(display=False) as counter:
             modules = watched(1).shape[1]
-        return Buckets.find(watched, powers_of_two(most), modules * MODULE_FLOPS / counter.get_total_flops())
+        call_cost = modules * MODULE_FLOPS / counter.get_total_flops()
+        found = Buckets.find(watched, powers_of_two(most), call_cost)
+        return found.timed(lambda size: run(size, 0).flatten()[0].item())  # waits for the device
 
     def _prepare(self, network: nn.Module) -> None:
         network.eval().requires_grad_(False).to(self.device)
