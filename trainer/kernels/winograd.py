@@ -30,8 +30,8 @@ TILE = 4
 MIN_CHANNELS = 64  # on both sides; with fewer the transforms cost what the products save
 MIN_TILES = 64  # in a batch; with fewer the weights' transform does
 SOURCES = ("winograd.cpp", "winograd_matrices.h")
-# Vectors of AVX-512 for every CPU that has it, so that machines may share a folder. OpenMP is told to the compiler but
-# not to the linker: the threads are those of PyTorch's own library, which is loaded already.
+# Vectors of AVX-512 for every CPU that has it, so that machines may share a folder. OpenMP is told to the
+# compiler but not to the linker: the threads are those of PyTorch's own library, which is loaded already.
 FLAGS = ("-O3", "-march=x86-64-v4", "-fno-math-errno", "-fopenmp")
 
 
