@@ -72,14 +72,18 @@ class Buckets:
         return min(options, key=lambda option: option.mean_cost(max(candidates)))
 
     def timed(self, run: Callable[[int], object], clock: Callable[[], float] = time.perf_counter) -> Buckets:
-        """Return these sizes with their calls' seconds, the least of `TIMINGS`; `run` makes one call."""
+        """Return these sizes with their calls' seconds, the least of `TIMINGS`; `run` makes one call.
+
+        No call counts as dearer than one of more rows: if it was measured so, something else ran meanwhile.
+        """
 
         def measure(size: int) -> float:
             started = clock()
             run(size)
             return clock() - started
 
-        seconds = tuple(min(measure(size) for _ in range(TIMINGS)) for size in self.sizes)
+        measured = [min(measure(size) for _ in range(TIMINGS)) for size in self.sizes]
+        seconds = tuple(min(measured[index:]) for index in range(len(measured)))
         return dataclasses.replace(self, seconds=seconds)
 
     @property
@@ -105,7 +109,7 @@ class Buckets:
         return sum(self._plan(rows)[0] / rows for rows in range(1, most + 1)) / most
 
     def _plan(self, rows: int) -> tuple[float, tuple[int, ...]]:
-        """Return the lowest cost of `rows` rows and its calls' sizes; of equal plans that of fewer calls."""
+        """Return the lowest cost of `rows` rows and its calls' sizes; of equals the least calls, then rows."""
         costs = self.seconds or tuple(size + self.call_cost for size in self.sizes)
         plans: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
         for held in range(1, rows + 1):
@@ -114,7 +118,7 @@ class Buckets:
                 for size, cost in zip(self.sizes, costs, strict=True)
                 for rest, sizes in [plans[max(held - size, 0)]]
             ]
-            plans.append(min(options, key=lambda plan: (plan[0], len(plan[1]))))
+            plans.append(min(options, key=lambda plan: (plan[0], len(plan[1]), sum(plan[1]))))
         return plans[rows]
 
 

@@ -54,6 +54,14 @@ def test_five_rows_are_divided_as_was_measured(seconds: Callable[[int], float], 
     assert sorted((len(given) for _, given in timed.calls(5)), reverse=True) == sizes
 
 
+def test_no_call_is_padded_because_a_smaller_one_was_disturbed() -> None:
+    times = iter([1.0, 1.0, 9.0, 9.0, 2.0, 2.0])
+    run, clock = clock_of(lambda _: next(times))
+    timed = Buckets((4, 8, 16), 0.5).timed(run, clock)
+    assert timed.seconds_by_size == {4: 1.0, 8: 2.0, 16: 2.0}
+    assert [len(given) for _, given in timed.calls(8)] == [8]
+
+
 def test_what_was_found_is_found_again_for_the_same_sources_alone(tmp_path: Path) -> None:
     found = [Buckets((2, 4), 0.5, (0.25, 0.125)), Buckets((1,), 0.1)]
     searched: list[str] = []
