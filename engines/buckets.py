@@ -109,7 +109,7 @@ class Buckets:
         return sum(self._plan(rows)[0] / rows for rows in range(1, most + 1)) / most
 
     def _plan(self, rows: int) -> tuple[float, tuple[int, ...]]:
-        """Return the lowest cost of `rows` rows and its calls' sizes; of equals the least calls, then rows."""
+        """Return the lowest cost of `rows` rows and its calls' sizes; of equals the fewest calls and rows."""
         costs = self.seconds or tuple(size + self.call_cost for size in self.sizes)
         plans: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
         for held in range(1, rows + 1):
