@@ -12,9 +12,9 @@ import models.networks
 from engines.backends.artifact_cache import ArtifactCache, default_folder
 from engines.backends.base import Backend
 from engines.backends.bucket_cache import BucketCache, torch_sources
-from engines.backends.code_digest import code_digest
 from engines.backends.tensorrt_backend import TensorRTBackend
 from engines.backends.torch_backend import TorchBackend
+from engines.code_digest import code_digest
 from engines.errors import EngineError
 from engines.settings import EngineSettings
 from models.version import ModelVersion

@@ -17,8 +17,8 @@ import models.networks
 from engines.backends.artifact_cache import ArtifactCache
 from engines.backends.base import CompiledStep
 from engines.backends.bucket_cache import BucketCache
-from engines.backends.code_digest import code_digest
 from engines.buckets import Buckets, powers_of_two
+from engines.code_digest import code_digest
 from engines.programs.denoiser import trunk_program
 from engines.programs.diffusion_step import DiffusionStep
 from engines.programs.program import Program

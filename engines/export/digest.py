@@ -6,7 +6,6 @@ import hashlib
 import json
 from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 import engines.programs
 import models.networks
+from engines.code_digest import code_digest
 from engines.errors import EngineError
 from engines.programs.program import Program
 
@@ -41,9 +41,7 @@ def program_digest(program: Program) -> str:
         "modules": [[name, *_settings(module)] for name, module in program.module.named_modules()],
     }
     hasher.update(json.dumps(facts, sort_keys=True).encode())
-    for package in (engines.programs, models.networks):
-        for source in sorted(Path(package.__path__[0]).glob("*.py")):
-            hasher.update(source.read_bytes())
+    hasher.update(code_digest(engines.programs, models.networks).encode())
     for name, tensor in (*program.module.named_parameters(), *program.module.named_buffers()):
         hasher.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         hasher.update(_bytes(tensor))
