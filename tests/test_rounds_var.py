@@ -64,6 +64,7 @@ def test_var_learns_from_the_tokens_that_it_drew(method: str, tmp_path: Path) ->
     folder = tmp_path / "out" / "round-01"
     assert not (folder / "pool-tokens.npz").exists()
     shards = [LabelledTokens.load(path) for path in sorted((folder / "pool").iterdir())]
+    assert [shard.classes for shard in shards] == [4, 4, 4]
     engine = load(open_version(tmp_path / "var"), EngineSettings(precision="float32"))
     for number, ids in enumerate(np.concatenate([shard.ids for shard in shards])):
         row = engine.open(engine.resolve(ImageRequest(class_id=number % 4, seed=POOL_SEED + number)))
