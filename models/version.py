@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
-from torch import nn
 
-from models.checkpoints.loading import give_weights, load_safetensors
 from models.errors import CheckpointError, ModelNotFoundError, UnsafeCheckpointError
-from models.networks import build
-from models.networks.undrawn import Undrawn
 from models.spec import MODEL_FILE, FileRecord, ModelSpec
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _MAX_SPEC_BYTES = 4 << 20
 
@@ -65,6 +65,11 @@ class ModelVersion:
             raise ModelNotFoundError(
                 f"{self.spec.name} has no network {name!r}; it has {', '.join(self.spec.networks)}"
             )
+        # Torch comes with the first network: model.json is read without it.
+        from models.checkpoints.loading import give_weights, load_safetensors  # noqa: PLC0415
+        from models.networks import build  # noqa: PLC0415
+        from models.networks.undrawn import Undrawn  # noqa: PLC0415
+
         spec = self.spec.networks[name]
         self._check(spec.weights)
         tokenizer = self.spec.networks.get("vqvae")

@@ -13,19 +13,20 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from models.version import ModelVersion
-from server.catalogue import Catalogue
+from server.api import health, images, models
+from server.api.middleware import RequestContext
+from server.api.openapi import Api
+from server.api.parts import Parts
+from server.api.problems import handle
 from server.encoding import Encoder
 from server.errors import ServeError
-from server.lifecycle import Lifecycle
+from server.hosting.catalogue import Catalogue
+from server.hosting.lifecycle import Lifecycle
+from server.hosting.warmup import EngineLoader, warm_up
 from server.metrics import Metrics
-from server.middleware import RequestContext
-from server.openapi import Api
-from server.problems import handle
-from server.routes import Parts, router
+from server.scheduling.worker import Worker
 from server.service import Service
 from server.settings import Settings
-from server.warmup import EngineLoader, warm_up
-from server.worker import Worker
 
 STOP_TIMEOUT_S = 5.0
 
@@ -88,7 +89,8 @@ def create_app(settings: Settings, versions: Sequence[ModelVersion], load: Engin
     app.add_exception_handler(ServeError, handle)
     app.add_exception_handler(HTTPException, handle)
     app.add_exception_handler(RequestValidationError, handle)
-    app.include_router(router)
+    for routes in (images, models, health):
+        app.include_router(routes.router)
     return app
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import PIL.Image
 
 from server.metrics import Metrics
-from server.ticket import Image
+from server.scheduling.ticket import Image
 
 
 class ImageFormat(StrEnum):

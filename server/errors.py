@@ -1,4 +1,4 @@
-"""Every way in which the server declines or fails a request. `server.problems` maps each to HTTP."""
+"""Every way in which the server declines or fails a request. `server.api.problems` maps each to HTTP."""
 
 from __future__ import annotations
 

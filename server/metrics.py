@@ -17,10 +17,10 @@ from prometheus_client import (
     generate_latest,
 )
 
-from server.catalogue import ServedModel
+from server.api.problems import kind_of
 from server.errors import RejectedError
-from server.problems import kind_of
-from server.version_key import VersionKey
+from server.hosting.catalogue import ServedModel
+from server.hosting.version_key import VersionKey
 
 CALL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 WAIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

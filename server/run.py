@@ -8,8 +8,8 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from server.lifecycle import Lifecycle
-from server.routes import Parts
+from server.api.parts import Parts
+from server.hosting.lifecycle import Lifecycle
 from server.settings import Settings
 
 log = structlog.get_logger(__name__)

@@ -12,15 +12,15 @@ from typing import Any
 
 from engines.base import Engine, ImageRequest
 from engines.errors import InvalidRequestError
-from server.catalogue import Catalogue, ServedModel
+from server.api.schemas import GenerateRequest, Parameters, Timings
 from server.encoding import Encoder, ImageFormat
 from server.errors import DeadlineError, FieldError, InvalidInputError
-from server.lifecycle import Lifecycle
+from server.hosting.catalogue import Catalogue, ServedModel
+from server.hosting.lifecycle import Lifecycle
 from server.metrics import Metrics
-from server.schemas import GenerateRequest, Parameters, Timings
+from server.scheduling.ticket import Ticket
+from server.scheduling.worker import Worker
 from server.settings import Settings
-from server.ticket import Ticket
-from server.worker import Worker
 
 # Drawn seeds stay below what a JavaScript client can repeat exactly.
 DRAWN_SEEDS = 2**53

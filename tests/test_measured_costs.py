@@ -17,11 +17,11 @@ from engines.backends.bucket_cache import BucketCache, torch_sources
 from engines.base import Engine
 from engines.buckets import Buckets
 from models.version import ModelVersion
-from server.cost import CostModel
+from server.hosting.version_key import VersionKey
+from server.hosting.warmup import golden_request
 from server.metrics import Metrics
-from server.version_key import VersionKey
-from server.warmup import golden_request
-from server.worker import Worker
+from server.scheduling.cost import CostModel
+from server.scheduling.worker import Worker
 
 FAKE = VersionKey("fake", 1)
 

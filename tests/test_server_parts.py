@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from server import logs
+from server.api.negotiation import bare_image
 from server.cli import cli
 from server.encoding import ImageFormat, encode
 from server.errors import NotAcceptableError
-from server.negotiation import bare_image
 from server.settings import BUNDLED, load_settings
 
 PNG, WEBP, JPEG = ImageFormat.PNG, ImageFormat.WEBP, ImageFormat.JPEG

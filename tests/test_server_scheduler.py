@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.scheduler import Drop, Scheduler
+from server.scheduling.scheduler import Drop, Scheduler
 
 LIMITS = {"a": (3, 2), "b": (5, 5)}  # capacity, max_rows
 MAX_WAITING = 6

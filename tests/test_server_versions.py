@@ -20,7 +20,7 @@ from engines.settings import EngineSettings
 from models.errors import CheckpointError
 from models.version import ModelVersion
 from server.app import create_app
-from server.catalogue import Catalogue
+from server.hosting.catalogue import Catalogue
 from server.settings import Settings
 
 SIDES = {("fake", 2): 16, ("fake", 1): 32, ("other", 7): 48}

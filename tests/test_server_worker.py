@@ -9,10 +9,10 @@ from fake_engine import FakeEngine
 
 from engines.base import ImageRequest
 from server.errors import DeadlineError, EngineFailureError, QueueFullError
+from server.hosting.version_key import VersionKey
 from server.metrics import Metrics
-from server.ticket import Ticket
-from server.version_key import VersionKey
-from server.worker import Worker
+from server.scheduling.ticket import Ticket
+from server.scheduling.worker import Worker
 
 FAKE = VersionKey("fake", 1)
 

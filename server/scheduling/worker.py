@@ -15,12 +15,12 @@ from typing import Any
 import structlog
 
 from engines.base import Engine
-from server.cost import CostModel
 from server.errors import DeadlineError, EngineFailureError, QueueFullError, ServeError
+from server.hosting.version_key import VersionKey
 from server.metrics import Metrics
-from server.scheduler import Drop, Scheduler
-from server.ticket import Image, Ticket
-from server.version_key import VersionKey
+from server.scheduling.cost import CostModel
+from server.scheduling.scheduler import Drop, Scheduler
+from server.scheduling.ticket import Image, Ticket
 
 log = structlog.get_logger(__name__)
 

@@ -7,9 +7,9 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
+from server.api.problems import Problem
+from server.api.schemas import GenerateRequest
 from server.encoding import ImageFormat
-from server.problems import Problem
-from server.schemas import GenerateRequest
 
 REFERENCE = "#/components/schemas/{model}"
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from engines.base import Engine
-from server.catalogue import Catalogue, ServedModel
 from server.errors import DrainingError, NotReadyError
-from server.worker import Worker
+from server.hosting.catalogue import Catalogue, ServedModel
+from server.scheduling.worker import Worker
 
 LOADING_RETRY_S = 5.0
 

@@ -15,9 +15,9 @@ from engines.base import Engine, ImageRequest
 from engines.settings import EngineSettings
 from models.spec import DiffusionDefaults
 from models.version import ModelVersion
-from server.catalogue import ServedModel
-from server.ticket import Image, Ticket
-from server.worker import Worker
+from server.hosting.catalogue import ServedModel
+from server.scheduling.ticket import Image, Ticket
+from server.scheduling.worker import Worker
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,7 @@ import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.problems import problem_response
+from server.api.problems import problem_response
 
 CLEAN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 QUIET_PATHS = ("/livez", "/readyz", "/metrics")

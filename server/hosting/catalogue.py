@@ -10,7 +10,7 @@ from typing import Any
 from engines.base import Engine
 from models.version import ModelVersion
 from server.errors import FieldError, InvalidInputError, UnknownModelError, UnknownVersionError
-from server.version_key import VersionKey
+from server.hosting.version_key import VersionKey
 
 
 @dataclass(slots=True, eq=False)

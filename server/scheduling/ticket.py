@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.base import ImageRequest, Row
-from server.version_key import VersionKey
+from server.hosting.version_key import VersionKey
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 

@@ -1,0 +1,94 @@
+"""Routes that make images."""
+
+from __future__ import annotations
+
+import base64
+
+import structlog
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from server import errors
+from server.api.body import read_json
+from server.api.disconnect import unless_disconnected
+from server.api.negotiation import bare_image
+from server.api.openapi import GENERATE_BODY, GENERATE_OK
+from server.api.parts import AppParts
+from server.api.problems import document
+from server.api.schemas import GeneratedImage, GenerateRequest, GenerateResponse
+from server.encoding import ImageFormat
+from server.service import Generated
+
+router = APIRouter()
+
+
+@router.post(
+    "/generate",
+    tags=["images"],
+    openapi_extra=GENERATE_BODY,
+    response_model=GenerateResponse,
+    responses={
+        200: GENERATE_OK,
+        **document(
+            errors.InvalidInputError,
+            errors.UnknownModelError,
+            errors.UnknownVersionError,
+            errors.NotAcceptableError,
+            errors.BodyTimeoutError,
+            errors.BodyTooLargeError,
+            errors.UnsupportedMediaTypeError,
+            errors.QueueFullError,
+            errors.NotReadyError,
+            errors.DrainingError,
+            errors.DeadlineError,
+            errors.EngineFailureError,
+        ),
+    },
+)
+async def generate(request: Request, parts: AppParts) -> Response:
+    """Make images of a class."""
+    settings = parts.settings
+    with parts.metrics.observe_request():
+        wanted = await read_json(
+            request, GenerateRequest, limit=settings.body_bytes, timeout_s=settings.body_timeout_s
+        )
+        bare = bare_image(request.headers.get("accept", ""), wanted.format, wanted.n)
+        work = parts.service.generate(wanted, bare or wanted.format or ImageFormat.PNG)
+        generated = await unless_disconnected(request.receive, work)
+    return _json_answer(generated) if bare is None else _bare_answer(generated)
+
+
+def _json_answer(generated: Generated) -> Response:
+    answer = GenerateResponse(
+        images=[
+            GeneratedImage(
+                seed=picture.seed,
+                image=base64.b64encode(picture.data).decode(),
+                width=picture.width,
+                height=picture.height,
+            )
+            for picture in generated.pictures
+        ],
+        format=generated.format,
+        model=generated.model,
+        version=generated.version,
+        parameters=generated.parameters,
+        timings=generated.timings,
+        request_id=structlog.contextvars.get_contextvars()["request_id"],
+    )
+    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+
+
+def _bare_answer(generated: Generated) -> Response:
+    picture, timings = generated.pictures[0], generated.timings
+    headers = {
+        "X-Seed": str(picture.seed),
+        "X-Model": generated.model,
+        "X-Model-Version": str(generated.version),
+        "X-Parameters": generated.parameters.model_dump_json(exclude_none=True, ensure_ascii=True),
+        "X-Queue-Ms": str(timings.queue_ms),
+        "X-Compute-Ms": str(timings.compute_ms),
+        "X-Encode-Ms": str(timings.encode_ms),
+        "X-Total-Ms": str(timings.total_ms),
+    }
+    return Response(picture.data, media_type=generated.format.media_type, headers=headers)

@@ -1,0 +1,36 @@
+"""What the routes work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from server.hosting.catalogue import Catalogue
+from server.hosting.lifecycle import Lifecycle
+from server.metrics import Metrics
+from server.scheduling.worker import Worker
+from server.service import Service
+from server.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of one app."""
+
+    settings: Settings
+    catalogue: Catalogue
+    lifecycle: Lifecycle
+    worker: Worker
+    service: Service
+    metrics: Metrics
+
+
+async def parts_of(request: Request) -> Parts:
+    """Return the parts of the app that serves this request."""
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+AppParts = Annotated[Parts, Depends(parts_of)]

@@ -1,0 +1,1 @@
+"""The model versions that a server holds, from loading to the last request."""

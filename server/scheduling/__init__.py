@@ -1,0 +1,1 @@
+"""Which rows go into which engine call, and the thread that makes the calls."""
