@@ -11,20 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.base import Engine, ImageRequest
-from engines.errors import InvalidRequestError
 from server.api.schemas import GenerateRequest, Parameters, Timings
 from server.encoding import Encoder, ImageFormat
 from server.errors import DeadlineError, FieldError, InvalidInputError
 from server.hosting.catalogue import Catalogue, ServedModel
 from server.hosting.lifecycle import Lifecycle
 from server.metrics import Metrics
+from server.sampling import DRAWN_SEEDS, MAX_SEED, resolve
 from server.scheduling.ticket import Ticket
 from server.scheduling.worker import Worker
 from server.settings import Settings
-
-# Drawn seeds stay below what a JavaScript client can repeat exactly.
-DRAWN_SEEDS = 2**53
-MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,21 +117,8 @@ class Service:
     def _resolve(self, model: ServedModel, engine: Engine[Any], wanted: GenerateRequest) -> ImageRequest:
         """Return the request for the first image, every default filled in."""
         self._check_limits(wanted)
-        request = ImageRequest(
-            class_id=model.class_id(wanted.class_id, wanted.class_name),
-            seed=secrets.randbelow(DRAWN_SEEDS - wanted.n) if wanted.seed is None else wanted.seed,
-            cfg=wanted.cfg,
-            steps=wanted.steps,
-            solver=wanted.solver,
-            temperature=wanted.temperature,
-            top_k=wanted.top_k,
-            top_p=wanted.top_p,
-            var_raw_cfg=wanted.var_raw_cfg,
-        )
-        try:
-            return engine.resolve(request)
-        except InvalidRequestError as error:
-            raise InvalidInputError([FieldError(error.field, str(error))]) from error
+        seed = secrets.randbelow(DRAWN_SEEDS - wanted.n) if wanted.seed is None else wanted.seed
+        return resolve(engine, wanted, class_id=model.class_id(wanted.class_id, wanted.class_name), seed=seed)
 
     def _check_limits(self, wanted: GenerateRequest) -> None:
         limits = {

@@ -74,7 +74,7 @@ def check_problem(answer: httpx.Response, status: int, kind: str) -> dict[str, A
         ({"class_id": 1, "format": "gif"}, "format", "'png', 'webp' or 'jpeg'"),
         ({"class_id": 1, "deadline_ms": 5001}, "deadline_ms", "more than 5000"),
         ({"class_id": 1, "tempature": 1.0}, "tempature", "did you mean temperature?"),
-        ({"class_id": 1, "colour": "red"}, "colour", "known fields: class_id, class_name"),
+        ({"class_id": 1, "colour": "red"}, "colour", "known fields: model, version"),
         ("[1]", "body", "object"),
         ("{", "body", "JSON"),
         ("", "body", "JSON"),

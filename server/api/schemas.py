@@ -11,7 +11,25 @@ from server.encoding import ImageFormat
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class GenerateRequest(BaseModel):
+class Sampling(BaseModel):
+    """Which model makes images, and how. A field that is left out takes the model's default."""
+
+    model: str | None = Field(default=None, description="A name from GET /models; else the server's first.")
+    version: int | None = Field(
+        default=None, ge=0, description="A version from GET /models; else the model's default one."
+    )
+    cfg: FiniteFloat = Field(default=1.0, description="Guidance scale; 1 is no guidance and costs nothing.")
+    steps: int | None = Field(default=None, ge=1, description="Sampler steps (EDM, EDM2).")
+    solver: str | None = Field(default=None, description="Sampler (EDM, EDM2).")
+    temperature: FiniteFloat | None = Field(default=None, gt=0, description="Of token sampling (VAR).")
+    top_k: int | None = Field(default=None, ge=0, description="Keep the k best tokens; 0 keeps all (VAR).")
+    top_p: FiniteFloat | None = Field(default=None, ge=0, le=1, description="Nucleus; 0 keeps all (VAR).")
+    var_raw_cfg: FiniteFloat | None = Field(
+        default=None, description="The value that VAR's own code calls cfg, in place of `cfg` (VAR)."
+    )
+
+
+class GenerateRequest(Sampling):
     """Images to be made. A field that is left out takes the model's default."""
 
     model_config = ConfigDict(
@@ -23,7 +41,6 @@ class GenerateRequest(BaseModel):
 
     class_id: int | None = Field(default=None, ge=0, description="Class by number; or give `class_name`.")
     class_name: str | None = Field(default=None, max_length=256, description="Class by name.")
-    cfg: FiniteFloat = Field(default=1.0, description="Guidance scale; 1 is no guidance and costs nothing.")
     seed: int | None = Field(
         default=None,
         ge=0,
@@ -31,18 +48,6 @@ class GenerateRequest(BaseModel):
         description="Seed of the first image; image i has seed + i. Drawn, and told, when left out.",
     )
     n: int = Field(default=1, ge=1, description="Images of the class, up to the server's limit.")
-    model: str | None = Field(default=None, description="A name from GET /models; else the server's first.")
-    version: int | None = Field(
-        default=None, ge=0, description="A version from GET /models; else the model's default one."
-    )
-    steps: int | None = Field(default=None, ge=1, description="Sampler steps (EDM, EDM2).")
-    solver: str | None = Field(default=None, description="Sampler (EDM, EDM2).")
-    temperature: FiniteFloat | None = Field(default=None, gt=0, description="Of token sampling (VAR).")
-    top_k: int | None = Field(default=None, ge=0, description="Keep the k best tokens; 0 keeps all (VAR).")
-    top_p: FiniteFloat | None = Field(default=None, ge=0, le=1, description="Nucleus; 0 keeps all (VAR).")
-    var_raw_cfg: FiniteFloat | None = Field(
-        default=None, description="The value that VAR's own code calls cfg, in place of `cfg` (VAR)."
-    )
     format: Annotated[ImageFormat | None, Field(strict=False)] = Field(
         default=None, description="png (the default), webp (lossless) or jpeg."
     )
