@@ -16,7 +16,9 @@ COPY server server
 COPY trainer trainer
 COPY benchmarks benchmarks
 COPY assets assets
-# Inside the container every interface is the container's own; publish the port on loopback or behind a proxy.
+# Inside the container every interface is the container's own. Other machines may reach a published port, so it
+# starts only with API keys (DDO_ACCESS__KEYS=/run/secrets/keys.toml), or with DDO_ACCESS__OPEN=true where the
+# port is published on loopback or behind a proxy that checks callers.
 ENV DDO_HOST=0.0.0.0 DDO_REGISTRY=/srv/registry
 RUN mkdir /srv/registry && chown serve /srv/registry
 VOLUME /srv/registry

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from models.version import ModelVersion
+from server.access.door import open_door
 from server.api import health, images, models
+from server.api.guard import require_key
 from server.api.middleware import RequestContext
 from server.api.openapi import Api
 from server.api.parts import Parts
@@ -40,8 +42,9 @@ def create_app(settings: Settings, versions: Sequence[ModelVersion], load: Engin
         load: makes an engine of a version, such as `engines.load`; called on the engine thread.
 
     Raises:
-        ValueError: no model, or a version twice.
+        ValueError: no model, a version twice, or no API keys where they are needed.
     """
+    door = open_door(settings.access, settings.host)
     server_version = _server_version()
     metrics = Metrics(server_version)
     worker = Worker(max_waiting=settings.queue_rows, metrics=metrics)
@@ -79,6 +82,7 @@ def create_app(settings: Settings, versions: Sequence[ModelVersion], load: Engin
     )
     app.state.parts = Parts(
         settings=settings,
+        door=door,
         catalogue=catalogue,
         lifecycle=lifecycle,
         worker=worker,
@@ -89,8 +93,9 @@ def create_app(settings: Settings, versions: Sequence[ModelVersion], load: Engin
     app.add_exception_handler(ServeError, handle)
     app.add_exception_handler(HTTPException, handle)
     app.add_exception_handler(RequestValidationError, handle)
-    for routes in (images, models, health):
-        app.include_router(routes.router)
+    for routes in (images, models):
+        app.include_router(routes.router, dependencies=[Depends(require_key)])
+    app.include_router(health.router)
     return app
 
 

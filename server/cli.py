@@ -14,15 +14,18 @@ import engines
 from models.errors import ModelError
 from models.references import open_reference
 from server import logs
+from server.access.cli import key_cli
 from server.app import create_app
 from server.run import run
 from server.settings import load_settings
 
 cli = typer.Typer(add_completion=False)
+cli.add_typer(key_cli, name="key")
 
 
-@cli.command()
+@cli.callback(invoke_without_command=True)
 def serve(
+    context: typer.Context,
     config: Annotated[
         Path | None,
         typer.Option(envvar="DDO_CONFIG", exists=True, dir_okay=False, help="TOML file with settings."),
@@ -35,6 +38,8 @@ def serve(
     ] = None,
 ) -> None:
     """Serve models over HTTP; every setting is also a DDO_ variable of the environment."""
+    if context.invoked_subcommand is not None:
+        return
     options = {"host": host, "port": port, "models": tuple(model) if model else None}
     try:
         settings = load_settings(

@@ -14,6 +14,23 @@ class RejectedError(ServeError):
     """Refused at the door: nothing was computed."""
 
 
+class UnauthenticatedError(RejectedError):
+    """A key is needed.
+
+    Attributes:
+        wrong_key: whether one came that is not known.
+    """
+
+    def __init__(self, message: str, *, wrong_key: bool = False) -> None:
+        """Remember whether a key came beside the message."""
+        super().__init__(message)
+        self.wrong_key = wrong_key
+
+
+class ForbiddenError(RejectedError):
+    """This caller may not do this."""
+
+
 @dataclass(frozen=True, slots=True)
 class FieldError:
     """One field of a request body and what is wrong with it."""
@@ -82,6 +99,14 @@ class NotReadyError(RetryLaterError):
 
 class DrainingError(RetryLaterError):
     """The server finishes what it accepted and takes nothing new."""
+
+
+class CallerBusyError(RetryLaterError):
+    """The caller has as many requests in progress as it may have."""
+
+
+class RateLimitError(RetryLaterError):
+    """The caller has had as many images in a minute as it may have."""
 
 
 class DeadlineError(ServeError):

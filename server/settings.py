@@ -15,6 +15,7 @@ from pydantic_settings import (
 )
 
 from engines.settings import EngineSettings
+from server.access.settings import AccessSettings
 
 BUNDLED = Path(__file__).resolve().parent.parent / "assets"
 
@@ -29,6 +30,7 @@ class Settings(BaseSettings):
             version that of requests that give none. The environment takes a list with commas.
         registry: the directory of the registry that names are looked up in.
         engine: backend, device, precision, threads and rows of every engine (`DDO_ENGINE__DEVICE`).
+        access: API keys and who else may come in (`DDO_ACCESS__KEYS`).
         queue_rows: images that may wait for a place in an engine, all models together.
         max_images: images that one request may ask for.
         max_steps: sampler steps that one request may ask for.
@@ -51,6 +53,7 @@ class Settings(BaseSettings):
     )
     registry: Path = Path("registry")
     engine: EngineSettings = EngineSettings()
+    access: AccessSettings = AccessSettings()
     queue_rows: int = Field(default=512, ge=1)
     max_images: int = Field(default=16, ge=1)
     max_steps: int = Field(default=1000, ge=1)

@@ -151,6 +151,7 @@ def test_people_at_a_terminal_get_lines_of_words() -> None:
         (["--model", "nowhere"], 1, "nowhere"),
         (["--port", "99999"], 2, "port"),
         (["--config", "nowhere.toml"], 2, "nowhere.toml"),
+        (["--host", "0.0.0.0"], 1, "DDO_ACCESS__KEYS"),
     ],
 )
 def test_a_server_that_cannot_start_says_why(options: list[str], code: int, says: str) -> None:

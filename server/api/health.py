@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
+from server import errors
+from server.api.guard import require_metrics
 from server.api.parts import AppParts
+from server.api.problems import document
 from server.api.schemas import Health
 
 router = APIRouter()
@@ -29,7 +32,13 @@ async def ready(parts: AppParts, response: Response) -> Health:
     return Health(status="not ready" if reasons else "ready", reasons=reasons)
 
 
-@router.get("/metrics", tags=["health"], response_class=Response)
+@router.get(
+    "/metrics",
+    tags=["health"],
+    response_class=Response,
+    dependencies=[Depends(require_metrics)],
+    responses=document(errors.UnauthenticatedError),
+)
 async def show_metrics(parts: AppParts) -> Response:
     """Show the metrics in Prometheus' text format."""
     return Response(parts.metrics.render(), media_type=CONTENT_TYPE_LATEST)

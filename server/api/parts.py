@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from server.access.door import Door
 from server.hosting.catalogue import Catalogue
 from server.hosting.lifecycle import Lifecycle
 from server.metrics import Metrics
@@ -20,6 +21,7 @@ class Parts:
     """The parts of one app."""
 
     settings: Settings
+    door: Door
     catalogue: Catalogue
     lifecycle: Lifecycle
     worker: Worker

@@ -31,6 +31,8 @@ class Kind:
 
 KINDS: Mapping[type[Exception], Kind] = {
     errors.InvalidInputError: Kind(422, "invalid-input", "The request cannot be made into an image"),
+    errors.UnauthenticatedError: Kind(401, "unauthenticated", "An API key is needed"),
+    errors.ForbiddenError: Kind(403, "forbidden", "Not allowed"),
     errors.UnknownModelError: Kind(404, "unknown-model", "No such model"),
     errors.UnknownVersionError: Kind(404, "unknown-version", "No such version of the model"),
     errors.BodyTooLargeError: Kind(413, "body-too-large", "The request body is too large"),
@@ -38,6 +40,8 @@ KINDS: Mapping[type[Exception], Kind] = {
     errors.UnsupportedMediaTypeError: Kind(415, "unsupported-media-type", "The request body is not JSON"),
     errors.NotAcceptableError: Kind(406, "not-acceptable", "No answer in an acceptable form"),
     errors.QueueFullError: Kind(429, "queue-full", "The server is busy"),
+    errors.CallerBusyError: Kind(429, "caller-busy", "Too many requests of this key in progress"),
+    errors.RateLimitError: Kind(429, "rate-limit", "Too many images for this key"),
     errors.NotReadyError: Kind(503, "not-ready", "The model is not ready"),
     errors.DrainingError: Kind(503, "draining", "The server is shutting down"),
     errors.DeadlineError: Kind(504, "deadline", "The deadline passed"),
@@ -141,6 +145,8 @@ def _detail(error: Exception, request: Request) -> str:
 def _headers(error: Exception) -> dict[str, str]:
     if isinstance(error, errors.RetryLaterError):
         return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    if isinstance(error, errors.UnauthenticatedError):
+        return {"WWW-Authenticate": 'Bearer realm="ddo-serve"' + ', error="invalid_token"' * error.wrong_key}
     if isinstance(error, errors.BodyTimeoutError):
         return {"Connection": "close"}  # What may still come is no new request.
     if isinstance(error, HTTPException):

@@ -1,0 +1,70 @@
+"""Dependencies that let a request in: with a key, or an admin's, where the server asks for keys."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+
+from server.access.caller import Caller
+from server.api.parts import AppParts
+from server.api.problems import kind_of
+from server.errors import ForbiddenError, RejectedError
+
+_BEARER = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key of this server.")
+_HEADER = APIKeyHeader(
+    name="X-API-Key", auto_error=False, scheme_name="header", description="An API key of this server."
+)
+
+
+async def require_key(
+    request: Request,
+    parts: AppParts,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+    header: Annotated[str | None, Depends(_HEADER)],
+) -> Caller:
+    """Return who sends the request, kept as `request.state.caller` too.
+
+    Raises:
+        UnauthenticatedError: a key is needed, and none or a wrong one came.
+    """
+    try:
+        caller = parts.door.caller(bearer.credentials if bearer else header)
+    except RejectedError as error:
+        parts.metrics.rejections.labels(kind_of(error).slug).inc()
+        raise
+    request.state.caller = caller
+    return caller
+
+
+RequestCaller = Annotated[Caller, Depends(require_key)]
+
+
+async def require_admin(caller: RequestCaller, parts: AppParts) -> Caller:
+    """Return the admin who sends the request.
+
+    Raises:
+        UnauthenticatedError: a key is needed, and none or a wrong one came.
+        ForbiddenError: the key is not an admin's.
+    """
+    if not caller.admin:
+        error = ForbiddenError("this needs an admin's key: one made with `key new --admin`")
+        parts.metrics.rejections.labels(kind_of(error).slug).inc()
+        raise error
+    return caller
+
+
+async def require_metrics(
+    request: Request,
+    parts: AppParts,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+    header: Annotated[str | None, Depends(_HEADER)],
+) -> None:
+    """Let whoever may read the metrics pass: everybody if the settings say so, else who has a key.
+
+    Raises:
+        UnauthenticatedError: a key is needed, and none or a wrong one came.
+    """
+    if not parts.settings.access.open_metrics:
+        await require_key(request, parts, bearer, header)
