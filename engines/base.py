@@ -68,6 +68,11 @@ class Engine(Protocol[R]):
     max_rows: int
 
     @property
+    def nbytes(self) -> int:
+        """Bytes that it holds on its device while it serves: weights, and states of `capacity` rows."""
+        ...
+
+    @property
     def costs(self) -> Mapping[str, Mapping[int, float]]:
         """Seconds of a call by its number of rows, for each kind of call, as they were once measured here.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -16,6 +17,7 @@ from engines.base import ImageRequest
 from engines.buckets import Buckets, powers_of_two
 from engines.diffusion_row import DiffusionRow
 from engines.errors import EngineError
+from engines.footprint import weights_nbytes
 from engines.open_rows import OpenRows
 from engines.pixels import Decoder, Pixels, to_pixels
 from engines.programs.diffusion_step import DiffusionStep
@@ -75,6 +77,8 @@ class DiffusionEngine:
         self._device = backend.device
         self._decoder = decoder
         self._step = step
+        weights = weights_nbytes(step) + (0 if decoder is None else decoder.nbytes)
+        self.nbytes = weights + capacity * SLOTS * math.prod(shape) * torch.float32.itemsize
         self._run = backend.compile(step)
         self._rows: OpenRows[DiffusionRow] = OpenRows(capacity, max_rows)
         self._table = lru_cache(maxsize=TABLES_KEPT)(self._plan)

@@ -40,6 +40,11 @@ class KeyValueCache:
         self._data = torch.empty(depth, 2, slots, heads, length, head_dim, dtype=dtype, device=device)
         self._free = list(range(slots))
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all slots."""
+        return self._data.nbytes
+
     def acquire(self) -> int:
         """Take a slot.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engines.errors import EngineError
+from engines.footprint import weights_nbytes
 from models.spec import Codec, PixelCodec, SdVaeCodec
 
 Pixels = npt.NDArray[np.uint8]
@@ -27,9 +28,11 @@ class Decoder(Protocol):
 
     Attributes:
         call_cost: what a call costs beside its rows, in rows; see `Buckets`.
+        nbytes: bytes of its weights.
     """
 
     call_cost: float
+    nbytes: int
 
     def decode(self, samples: Tensor) -> Tensor:
         """Return the images, (B, 3, H', W') in [-1, 1]."""
@@ -40,6 +43,7 @@ class PixelDecoder:
     """Unfolds channels into squares of `fold` x `fold` pixels."""
 
     call_cost = 0.0
+    nbytes = 0
 
     def __init__(self, codec: PixelCodec) -> None:
         self._fold = codec.fold
@@ -59,6 +63,7 @@ class SdVaeDecoder:
 
     def __init__(self, codec: SdVaeCodec, device: torch.device, dtype: torch.dtype) -> None:
         self._vae = load_sd_vae(codec.repository, device, dtype)
+        self.nbytes = weights_nbytes(self._vae)
         self._mean = torch.tensor(codec.mean, device=device).reshape(1, -1, 1, 1)
         self._scale = torch.tensor(codec.std, device=device).reshape(1, -1, 1, 1) / codec.final_std
         self._dtype = dtype

@@ -95,6 +95,11 @@ class ScaleDecoder:
         """Seconds of a call by its branches, for each scale, as they were once measured."""
         return [buckets.seconds_by_size for buckets in self._buckets]
 
+    @property
+    def cache_nbytes(self) -> int:
+        """Bytes of the key and value cache."""
+        return self._cache.nbytes
+
     def predict(self, scale: int, branches: Sequence[Branch], inputs: Sequence[Tensor]) -> list[Tensor]:
         """Predict the tokens of `scale` for branches whose earlier scales are in the cache.
 

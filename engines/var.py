@@ -13,6 +13,7 @@ from engines.backends.bucket_cache import BucketCache
 from engines.base import ImageRequest
 from engines.buckets import Buckets, powers_of_two
 from engines.errors import EngineError
+from engines.footprint import weights_nbytes
 from engines.open_rows import OpenRows
 from engines.pixels import Pixels, to_pixels
 from engines.scale_decoder import ScaleDecoder
@@ -90,9 +91,12 @@ class VarEngine:
             convert_conv2d_weight_memory_format(part.to(dtype), torch.channels_last)
         side = var.scales.sides[-1]
         self._no_features = torch.zeros(1, var.z_channels, side, side, device=device)
+        weights = weights_nbytes(var, vqvae)  # before some are packed and are no parameters any more
         with torch.inference_mode():
             self._transformer = transformer(var, slots=2 * capacity, max_branches=2 * max_rows)
             self._decoder_buckets = self._find_decoder_buckets(bucket_cache)
+        features = capacity * self._no_features.nbytes
+        self.nbytes = weights + self._transformer.cache_nbytes + features
 
     @property
     def costs(self) -> dict[str, dict[int, float]]:

@@ -37,6 +37,7 @@ class FakeEngine:
     rows: list[FakeRow] = field(default_factory=list)
     closed: int = 0
     costs: dict[str, dict[int, float]] = field(default_factory=dict)
+    nbytes: int = 1_000_000
 
     def resolve(self, request: ImageRequest) -> ImageRequest:
         if request.solver not in (None, *SOLVERS):

@@ -127,8 +127,7 @@ def test_a_backlog_is_known_before_the_first_call() -> None:
 def test_a_worker_passes_on_what_its_engine_measured() -> None:
     metrics = Metrics("test")
     worker = Worker(max_waiting=9, metrics=metrics, clock=lambda: 0.0)
-    worker.attach(FAKE, lambda: FakeEngine(costs={"plain": {1: 0.5, 8: 2.0}}))
-    worker.turn()
+    worker.attach(FAKE, FakeEngine(costs={"plain": {1: 0.5, 8: 2.0}}))
     text = metrics.render().decode()
     assert 'ddo_call_cost_seconds{kind="plain",model="fake",rows="8",version="1"} 2.0' in text
     assert float(text.split("\nprocess_resident_memory_bytes ")[1].split("\n")[0]) > 1e7

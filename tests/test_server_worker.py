@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -35,9 +36,7 @@ def clock() -> Clock:
 def make(clock: Clock, max_waiting: int = 100, **engine: Any) -> tuple[Worker, FakeEngine]:
     fake = FakeEngine(sleep=clock.advance, **engine)
     worker = Worker(max_waiting=max_waiting, metrics=Metrics("test"), clock=clock)
-    loaded = worker.attach(FAKE, lambda: fake)
-    worker.turn()
-    assert loaded.result(0) is fake
+    worker.attach(FAKE, fake)
     return worker, fake
 
 
@@ -192,33 +191,39 @@ def test_stop_fails_what_is_left(clock: Clock) -> None:
     assert isinstance(left.future.exception(0), EngineFailureError)
 
 
-def test_an_engine_that_cannot_be_loaded_leaves_the_others_alone(clock: Clock) -> None:
+def test_an_engine_leaves_once_its_rows_are_done_and_another_may_take_its_place(clock: Clock) -> None:
+    worker, fake = make(clock)
+    accepted = [ticket(clock, seed=seed) for seed in range(20)]
+    worker.submit(accepted)
+    left = worker.detach(FAKE)
+    with pytest.raises(ValueError, match="has an engine"):
+        worker.attach(FAKE, FakeEngine())
+    turn_until(worker, left.done)
+    assert all(each.future.result(0).shape == (32, 32, 3) for each in accepted)
+    assert (fake.rows, fake.closed) == ([], 20)
+    successor = FakeEngine(size=8)
+    worker.attach(FAKE, successor)
+    later = ticket(clock)
+    worker.submit([later])
+    turn_until(worker, later.future.done)
+    assert later.future.result(0).shape == (8, 8, 3)
+
+
+def test_the_engine_thread_lets_an_idle_engine_go(clock: Clock) -> None:
+    worker, fake = make(clock)
+    gone = weakref.ref(fake)
+    del fake
+    worker.start()
+    assert worker.detach(FAKE).result(5) is None
+    assert gone() is None
+    worker.stop(5)
+
+
+def test_an_engine_cannot_leave_a_thread_that_has_ended(clock: Clock) -> None:
     worker, _ = make(clock)
-
-    def broken() -> FakeEngine:
-        raise RuntimeError("no such backend")
-
-    failed = worker.attach(VersionKey("broken", 1), broken)
-    served = ticket(clock)
-    worker.submit([served])
-    turn_until(worker, served.future.done)
-    with pytest.raises(RuntimeError, match="no such backend"):
-        failed.result(0)
-
-
-def test_an_engine_that_nobody_waits_for_any_more_does_not_end_the_thread(clock: Clock) -> None:
-    worker, _ = make(clock)
-    abandoned = worker.attach(VersionKey("abandoned", 1), lambda: FakeEngine(sleep=clock.advance))
-    assert abandoned.cancel()
-
-    def load() -> FakeEngine:
-        late.cancel()
-        return FakeEngine(sleep=clock.advance)
-
-    late = worker.attach(VersionKey("late", 1), load)
-    worker.turn()
-    assert isinstance(late.result(0), FakeEngine)
-    usual = ticket(clock)
-    worker.submit([usual])
-    turn_until(worker, usual.future.done)
-    assert usual.future.result(0) is not None
+    worker.start()
+    worker.submit([ticket(clock, steps=10**9)])
+    left = worker.detach(FAKE)
+    worker.stop(5)
+    assert left.cancelled()
+    assert worker.detach(FAKE).cancelled()

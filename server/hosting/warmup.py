@@ -32,7 +32,8 @@ async def warm_up(model: ServedModel, worker: Worker, load: EngineLoader, settin
     """Load a model's engine, make its golden image and give it to the model, or say why not."""
     started = time.perf_counter()
     try:
-        engine = await asyncio.wrap_future(worker.attach(model.key, lambda: load(model.version, settings)))
+        engine = await asyncio.to_thread(load, model.version, settings)
+        worker.attach(model.key, engine)
         ticket = Ticket(
             model=model.key,
             request=engine.resolve(golden_request(model.version)),

@@ -73,6 +73,10 @@ class Scheduler(Generic[T]):
         """Accept rows of a model with at most `capacity` active rows, `max_rows` of them in a call."""
         self._queues[model] = _Queue(capacity=capacity, max_rows=max_rows)
 
+    def remove_model(self, model: Hashable) -> None:
+        """Accept no rows of a model any more. None of its rows waits or is active."""
+        del self._queues[model]
+
     def waiting(self, model: Hashable) -> int:
         """Return how many rows of a model wait for a place; none of a model that was not added."""
         return len(self._queues[model].waiting) if model in self._queues else 0

@@ -41,7 +41,7 @@ class Worker:
         self._clock = clock
         self._engines: dict[VersionKey, Engine[Any]] = {}
         self._wake = threading.Condition()
-        self._arrivals: list[tuple[VersionKey, Callable[[], Engine[Any]], Future[Engine[Any]]]] = []
+        self._leaving: dict[VersionKey, Future[None]] = {}
         self._stopping = False
         # A daemon, so that an engine call that never returns cannot keep the process alive.
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -62,12 +62,29 @@ class Worker:
         """Whether the engine thread runs."""
         return self._thread.is_alive()
 
-    def attach(self, model: VersionKey, load: Callable[[], Engine[Any]]) -> Future[Engine[Any]]:
-        """Load an engine on the engine thread and serve it as `model` from then on."""
-        future: Future[Engine[Any]] = Future()
+    def attach(self, model: VersionKey, engine: Engine[Any]) -> None:
+        """Serve an engine as `model` from now on; from then on only the engine thread may use it.
+
+        Raises:
+            ValueError: `model` has an engine.
+        """
         with self._wake:
-            self._arrivals.append((model, load, future))
-            self._wake.notify()
+            if model in self._engines:
+                raise ValueError(f"{model} has an engine; detach it first")
+            self._engines[model] = engine
+            self._scheduler.add_model(model, capacity=engine.capacity, max_rows=engine.max_rows)
+            self._cost.expect(model, engine.costs)
+        self._metrics.add_costs(model, engine.costs)
+
+    def detach(self, model: VersionKey) -> Future[None]:
+        """Let go of a model's engine once all its rows are done; the caller submits no more of them."""
+        future: Future[None] = Future()
+        with self._wake:
+            if self._stopping:
+                future.cancel()
+            else:
+                self._leaving[model] = future
+                self._wake.notify()
         return future
 
     def submit(self, tickets: Sequence[Ticket]) -> None:
@@ -106,14 +123,12 @@ class Worker:
             )
 
     def turn(self) -> None:
-        """Load what is to be loaded, drop what nobody wants, admit what has a place, make one engine call."""
+        """Let go of what is idle, drop what nobody wants, admit what has a place, make one engine call."""
         now = self._clock()
         with self._wake:
-            arrivals, self._arrivals = self._arrivals, []
+            self._let_go()
             dropped = self._scheduler.drop(now)
             admitted = self._scheduler.admit()
-        for model, load, future in arrivals:
-            self._load(model, load, future)
         for ticket, reason in dropped:
             self._discard(ticket, reason)
         for ticket in admitted:
@@ -126,7 +141,7 @@ class Worker:
         try:
             while True:
                 with self._wake:
-                    self._wake.wait_for(lambda: self._stopping or self._arrivals or self._scheduler.busy)
+                    self._wake.wait_for(lambda: self._stopping or self._leaving or self._scheduler.busy)
                     if self._stopping:
                         return
                 self.turn()
@@ -141,23 +156,22 @@ class Worker:
             self._stopping = True
             for ticket in self._scheduler.clear():
                 _refuse(ticket, EngineFailureError("the engine has stopped"))
-            for _, _, future in self._arrivals:
+            for future in self._leaving.values():
                 future.cancel()
 
-    def _load(self, model: VersionKey, load: Callable[[], Engine[Any]], future: Future[Engine[Any]]) -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            engine = load()
-        except Exception as error:
-            future.set_exception(error)
-            return
-        with self._wake:
-            self._engines[model] = engine
-            self._scheduler.add_model(model, capacity=engine.capacity, max_rows=engine.max_rows)
-            self._cost.expect(model, engine.costs)
-        self._metrics.add_costs(model, engine.costs)
-        future.set_result(engine)
+    def _let_go(self) -> None:
+        """Forget the engines that are to leave and have no row. Between two turns no row is half released."""
+        idle = [
+            model
+            for model in self._leaving
+            if not self._scheduler.waiting(model) and not self._scheduler.active(model)
+        ]
+        for model in idle:
+            self._scheduler.remove_model(model)
+            del self._engines[model]
+            future = self._leaving.pop(model)
+            if future.set_running_or_notify_cancel():
+                future.set_result(None)
 
     def _open(self, ticket: Ticket) -> None:
         try:
