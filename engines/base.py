@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -35,12 +35,27 @@ class ImageRequest:
     var_raw_cfg: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """A part of a request's way through an engine: calls of one kind.
+
+    Attributes:
+        lane: the kind of call: `Row.lane` before each of them, a key of `Engine.costs`.
+        calls: how many of them follow each other.
+        width: as how many rows the request's row counts in each of them.
+    """
+
+    lane: str
+    calls: int
+    width: int = 1
+
+
 class Row(Protocol):
     """One image being made. It belongs to the engine that opened it.
 
     Attributes:
         request: what is made, every default filled in.
-        lane: rows with equal lanes may share a call; it may change with every call.
+        lane: the kind of its next call; rows with equal lanes may share one.
         calls_left: engine calls until the image is there; 0 means finished.
     """
 
@@ -48,7 +63,7 @@ class Row(Protocol):
     def request(self) -> ImageRequest: ...  # noqa: D102
 
     @property
-    def lane(self) -> Hashable: ...  # noqa: D102
+    def lane(self) -> str: ...  # noqa: D102
 
     @property
     def calls_left(self) -> int: ...  # noqa: D102
@@ -60,7 +75,7 @@ R = TypeVar("R", bound=Row)
 class Engine(Protocol[R]):
     """Makes images row by row. Not thread-safe: one thread calls open, step, image and close.
 
-    `resolve` alone may be called from any thread. At most `capacity` rows are open at once and at
+    `resolve` and `path` alone may be called from any thread. At most `capacity` rows are open at once and at
     most `max_rows` go into one call.
     """
 
@@ -82,6 +97,10 @@ class Engine(Protocol[R]):
 
     def resolve(self, request: ImageRequest) -> ImageRequest:
         """Fill in the model's defaults and check every field; raises InvalidRequestError."""
+        ...
+
+    def path(self, request: ImageRequest) -> Sequence[Leg]:
+        """Return the calls that a resolved request needs, in their order."""
         ...
 
     def open(self, request: ImageRequest) -> R:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from engines import diffusion_request
 from engines.backends.base import Backend
-from engines.base import ImageRequest
+from engines.base import ImageRequest, Leg
 from engines.buckets import Buckets, powers_of_two
-from engines.diffusion_row import DiffusionRow
+from engines.diffusion_row import DECODE, DiffusionRow, lane_of
 from engines.errors import EngineError
 from engines.footprint import weights_nbytes
 from engines.open_rows import OpenRows
@@ -101,6 +101,15 @@ class DiffusionEngine:
             request, self._defaults, num_classes=self._num_classes, guided=self._can_guide
         )
 
+    def path(self, request: ImageRequest) -> tuple[Leg, ...]:
+        """Return the solver's calls of the denoiser and, where images are decoded, one of the decoder.
+
+        Raises:
+            EngineError: the request was not resolved.
+        """
+        calls = Leg(lane_of(request), len(self._table_of(request).calls))
+        return (calls,) if self._decoder is None else (calls, Leg(DECODE, 1))
+
     def open(self, request: ImageRequest) -> DiffusionRow:
         """Draw the noise of a resolved request and give it a place.
 
@@ -108,9 +117,7 @@ class DiffusionEngine:
             EngineError: `capacity` rows are open.
         """
         self._rows.check_room()
-        if request.solver is None or request.steps is None:
-            raise EngineError("the request was not resolved: it has no solver or steps")
-        table = self._table(request.solver, request.steps)
+        table = self._table_of(request)
         generator = torch.Generator().manual_seed(request.seed)
         state = torch.zeros(SLOTS, *self._shape)
         state[0] = torch.randn(self._shape, generator=generator) * table.start
@@ -134,7 +141,7 @@ class DiffusionEngine:
             EngineError: too many rows, rows of different lanes, finished or closed ones.
         """
         self._rows.check_call(rows)
-        if rows[0].lane != "decode":
+        if rows[0].lane != DECODE:
             self._advance(rows)
         elif self._decoder is not None and self._decoder_buckets is not None:
             self._decode(self._decoder, self._decoder_buckets, rows)
@@ -169,7 +176,7 @@ class DiffusionEngine:
 
     def _advance(self, rows: Sequence[DiffusionRow]) -> None:
         lane = rows[0].lane
-        for count, indices in self._buckets[str(lane)].calls(len(rows)):
+        for count, indices in self._buckets[lane].calls(len(rows)):
             batch = [rows[i] for i in indices]
             calls = [row.table.calls[row.call] for row in batch]
             states = self._run(
@@ -192,6 +199,11 @@ class DiffusionEngine:
             images = to_pixels(decoder.decode(torch.stack([rows[i].state[0] for i in indices])))
             for i, image in zip(indices[:count], images, strict=False):
                 rows[i].pixels = image
+
+    def _table_of(self, request: ImageRequest) -> SolverTable:
+        if request.solver is None or request.steps is None:
+            raise EngineError("the request was not resolved: it has no solver or steps")
+        return self._table(request.solver, request.steps)
 
     def _plan(self, solver: str, steps: int) -> SolverTable:
         return plan(solver, steps, self._defaults)

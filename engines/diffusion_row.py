@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,13 @@ from torch import Tensor
 from engines.base import ImageRequest
 from engines.pixels import Pixels
 from engines.solvers import SolverTable
+
+DECODE = "decode"
+
+
+def lane_of(request: ImageRequest) -> str:
+    """Return the kind of a request's calls of the denoiser."""
+    return "plain" if request.cfg == 1.0 else "guided"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -36,16 +42,11 @@ class DiffusionRow:
     pixels: Pixels | None = None
 
     @property
-    def guided(self) -> bool:
-        """Whether calls run the guide too."""
-        return self.request.cfg != 1.0
-
-    @property
-    def lane(self) -> Hashable:
+    def lane(self) -> str:
         """Guided rows, unguided rows and finished samples each have calls of their own."""
         if self.call == len(self.table.calls):
-            return "decode"
-        return "guided" if self.guided else "plain"
+            return DECODE
+        return lane_of(self.request)
 
     @property
     def calls_left(self) -> int:

@@ -10,7 +10,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from engines import var_request
 from engines.backends.bucket_cache import BucketCache
-from engines.base import ImageRequest
+from engines.base import ImageRequest, Leg
 from engines.buckets import Buckets, powers_of_two
 from engines.errors import EngineError
 from engines.footprint import weights_nbytes
@@ -18,7 +18,7 @@ from engines.open_rows import OpenRows
 from engines.pixels import Pixels, to_pixels
 from engines.scale_decoder import ScaleDecoder
 from engines.token_sampling import TokenSampler, guide
-from engines.var_row import VarRow
+from engines.var_row import PIXELS, VarRow, lane_of
 from models.networks.var import VAR
 from models.networks.vqvae import VQVAE
 from models.spec import VarDefaults
@@ -101,8 +101,8 @@ class VarEngine:
     @property
     def costs(self) -> dict[str, dict[int, float]]:
         """See `Engine`. Kinds are `scale0` and up, where a guided row counts as two, and `pixels`."""
-        scales = {f"scale{number}": costs for number, costs in enumerate(self._transformer.costs)}
-        return {**scales, "pixels": self._decoder_buckets.seconds_by_size}
+        scales = {lane_of(number): costs for number, costs in enumerate(self._transformer.costs)}
+        return {**scales, PIXELS: self._decoder_buckets.seconds_by_size}
 
     def resolve(self, request: ImageRequest) -> ImageRequest:
         """Fill in the model's defaults and check every field.
@@ -114,6 +114,11 @@ class VarEngine:
             request, self._defaults, num_classes=self._num_classes, vocab_size=self._var.vocab_size
         )
 
+    def path(self, request: ImageRequest) -> tuple[Leg, ...]:
+        """Return one call for each scale, twice as wide with guidance, and one of the pixel decoder."""
+        width = 2 if _guidance(request) else 1
+        return (*(Leg(lane_of(k), 1, width) for k in range(len(self._var.scales))), Leg(PIXELS, 1))
+
     @torch.inference_mode()
     def open(self, request: ImageRequest) -> VarRow:
         """Seed a resolved request's noise and give it a place.
@@ -124,7 +129,7 @@ class VarEngine:
         self._rows.check_room()
         if request.class_id is None:
             raise EngineError("the request was not resolved: it has no class")
-        guidance = request.cfg - 1 if request.var_raw_cfg is None else request.var_raw_cfg
+        guidance = _guidance(request)
         classes = [request.class_id, self._var.num_classes] if guidance else [request.class_id]
         row = VarRow(
             request=request,
@@ -203,3 +208,8 @@ class VarEngine:
             return [found.timed(lambda size: decode(size)[0, 0, 0, 0].item())]  # waits for the device
 
         return search()[0] if bucket_cache is None else bucket_cache.get("pixels", most, search)[0]
+
+
+def _guidance(request: ImageRequest) -> float:
+    """Return the guidance weight t at the last scale; 0 is none."""
+    return request.cfg - 1 if request.var_raw_cfg is None else request.var_raw_cfg

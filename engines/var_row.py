@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +12,13 @@ from torch import Tensor
 from engines.base import ImageRequest
 from engines.scale_decoder import Branch
 from engines.token_sampling import TokenSampler
+
+PIXELS = "pixels"
+
+
+def lane_of(scale: int) -> str:
+    """Return the kind of the calls that decode a scale."""
+    return f"scale{scale}"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -50,9 +56,9 @@ class VarRow:
         return torch.cat(self.drawn)
 
     @property
-    def lane(self) -> Hashable:
+    def lane(self) -> str:
         """Which scale is next, or the decoder."""
-        return ("scale", self.scale) if self.scale < self.scales else "decode"
+        return lane_of(self.scale) if self.scale < self.scales else PIXELS
 
     @property
     def calls_left(self) -> int:

@@ -78,6 +78,7 @@ class Service:
         model = self._catalogue.find(wanted.model, wanted.version)
         engine = self._lifecycle.ready_engine(model)
         request = self._resolve(model, engine, wanted)
+        path = engine.path(request)
         deadline_ms = wanted.deadline_ms or self._settings.deadline_ms
         tickets = [
             Ticket(
@@ -85,6 +86,8 @@ class Service:
                 request=dataclasses.replace(request, seed=request.seed + index),
                 arrival=arrival,
                 deadline=arrival + deadline_ms / 1000,
+                path=path,
+                priority=wanted.priority,
             )
             for index in range(wanted.n)
         ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from engines.base import ImageRequest
+from engines.base import ImageRequest, Leg
 from engines.errors import InvalidRequestError
 
 SOLVERS = ("heun", "euler")
@@ -18,7 +18,7 @@ SOLVERS = ("heun", "euler")
 @dataclass(eq=False)
 class FakeRow:
     request: ImageRequest
-    lane: Hashable
+    lane: str
     calls_left: int
 
 
@@ -44,10 +44,14 @@ class FakeEngine:
             raise InvalidRequestError("solver", f"{request.solver!r} is none of {', '.join(SOLVERS)}")
         return dataclasses.replace(request, steps=request.steps or 4, solver=request.solver or "heun")
 
+    def path(self, request: ImageRequest) -> list[Leg]:
+        assert request.steps is not None
+        return [Leg(f"lane{request.seed % self.lanes}", request.steps)]
+
     def open(self, request: ImageRequest) -> FakeRow:
         assert len(self.rows) < self.capacity
         assert request.steps is not None
-        row = FakeRow(request, lane=request.seed % self.lanes, calls_left=request.steps)
+        row = FakeRow(request, lane=self.path(request)[0].lane, calls_left=request.steps)
         self.rows.append(row)
         return row
 

@@ -44,7 +44,13 @@ def ticket(
     clock: Clock, seed: int = 0, *, steps: int = 3, class_id: int = 0, timeout_s: float = 1e9
 ) -> Ticket:
     request = ImageRequest(class_id=class_id, seed=seed, steps=steps, solver="heun")
-    return Ticket(model=FAKE, request=request, arrival=clock(), deadline=clock() + timeout_s)
+    return Ticket(
+        model=FAKE,
+        request=request,
+        arrival=clock(),
+        deadline=clock() + timeout_s,
+        path=FakeEngine().path(request),
+    )
 
 
 def turn_until(worker: Worker, done: Callable[[], bool]) -> int:

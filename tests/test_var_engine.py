@@ -122,7 +122,7 @@ def test_a_row_goes_from_lane_to_lane(greedy: VarEngine) -> None:
     while row.calls_left:
         lanes.append((row.lane, row.calls_left))
         greedy.step([row])
-    assert lanes == [*((("scale", k), 5 - k) for k in range(SCALES)), ("decode", 1)]
+    assert lanes == [*((f"scale{k}", 5 - k) for k in range(SCALES)), ("pixels", 1)]
     assert row.tokens.shape == (30,)
     greedy.close(row)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.encoding import ImageFormat
+from server.scheduling.priority import Priority
 
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -50,6 +51,9 @@ class GenerateRequest(Sampling):
     n: int = Field(default=1, ge=1, description="Images of the class, up to the server's limit.")
     format: Annotated[ImageFormat | None, Field(strict=False)] = Field(
         default=None, description="png (the default), webp (lossless) or jpeg."
+    )
+    priority: Annotated[Priority, Field(strict=False)] = Field(
+        default=Priority.INTERACTIVE, description="batch takes what interactive requests leave, at no hurry."
     )
     deadline_ms: int | None = Field(
         default=None, ge=1, description="Give up after so many milliseconds, up to the server's limit."

@@ -34,9 +34,11 @@ async def warm_up(model: ServedModel, worker: Worker, load: EngineLoader, settin
     try:
         engine = await asyncio.to_thread(load, model.version, settings)
         worker.attach(model.key, engine)
+        request = engine.resolve(golden_request(model.version))
         ticket = Ticket(
             model=model.key,
-            request=engine.resolve(golden_request(model.version)),
+            request=request,
+            path=engine.path(request),
             arrival=time.monotonic(),
             deadline=float("inf"),
         )

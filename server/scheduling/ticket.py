@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -10,8 +10,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from engines.base import ImageRequest, Row
+from engines.base import ImageRequest, Leg, Row
 from server.hosting.version_key import VersionKey
+from server.scheduling.priority import Priority
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 
@@ -28,6 +29,9 @@ class Ticket:
         request: what to make, resolved by the model's engine.
         arrival: when the request came.
         deadline: when nobody wants it any more.
+        path: the engine calls that it needs, in their order (`Engine.path`).
+        priority: how soon it is wanted.
+        owner: whose it is, where that is known; limits are kept by it.
         future: gets the image, (H, W, 3) uint8 RGB, or a ServeError.
         row: the engine's row once it is open.
         started: when the turn of its first engine call began.
@@ -38,6 +42,9 @@ class Ticket:
     request: ImageRequest
     arrival: float
     deadline: float
+    path: Sequence[Leg]
+    priority: Priority = Priority.INTERACTIVE
+    owner: str | None = None
     future: Future[Image] = field(default_factory=Future)
     row: Row | None = None
     started: float | None = None
