@@ -73,7 +73,7 @@ R = TypeVar("R", bound=Row)
 
 
 class Engine(Protocol[R]):
-    """Makes images row by row. Not thread-safe: one thread calls open, step, image and close.
+    """Makes images row by row. Not thread-safe: one thread calls open, step, preview, image and close.
 
     `resolve` and `path` alone may be called from any thread. At most `capacity` rows are open at once and at
     most `max_rows` go into one call.
@@ -109,6 +109,13 @@ class Engine(Protocol[R]):
 
     def step(self, rows: Sequence[R]) -> None:
         """Advance rows that share a lane by one call."""
+        ...
+
+    def preview(self, row: R) -> npt.NDArray[np.uint8] | None:
+        """Return what the image looks like so far, (H, W, 3), uint8 RGB, maybe smaller than the image.
+
+        It changes nothing of the row. None: there is nothing to see yet, or no way to show it.
+        """
         ...
 
     def image(self, row: R) -> npt.NDArray[np.uint8]:

@@ -25,7 +25,10 @@ from engines.solvers import SolverTable, plan
 from models.spec import DiffusionDefaults
 
 SLOTS = 3
-"""Slots of every row's state: as many as the greediest solver needs, so that all solvers share calls."""
+"""Slots of every row's state: as many as the greediest solver needs, so that all solvers share calls.
+
+After a call the last slot holds the call's denoised estimate: a solver of fewer slots leaves it free, and one
+of as many keeps it there by itself."""
 
 PROBED_SIGMAS = (1.0, 0.1, 20.0, 0.01)
 """Noise levels of the rows that the search for batch sizes tries."""
@@ -146,6 +149,18 @@ class DiffusionEngine:
         elif self._decoder is not None and self._decoder_buckets is not None:
             self._decode(self._decoder, self._decoder_buckets, rows)
 
+    @torch.inference_mode()
+    def preview(self, row: DiffusionRow) -> Pixels | None:
+        """Return the denoised estimate of the row's last call, (H, W, 3), uint8 RGB.
+
+        Latents are not decoded but mapped to colours: the picture then has the latents' size. None: no call
+        was made yet, or there is no decoder.
+        """
+        if row.call == 0 or self._decoder is None:
+            return None
+        preview: Pixels = to_pixels(self._decoder.approximate(row.state[-1:]))[0]
+        return preview
+
     def image(self, row: DiffusionRow) -> Pixels:
         """Return the finished image, (H, W, 3), uint8 RGB.
 
@@ -239,8 +254,12 @@ class DiffusionEngine:
 
 
 def _padded(update: np.ndarray) -> np.ndarray:
-    """Widen a (K, K + 1) update to the engine's slots; the evaluation stays in the last column."""
+    """Widen a (K, K + 1) update to the engine's slots; the evaluation stays in the last column.
+
+    A last slot that the solver leaves free takes the evaluation. No other slot ever reads it there.
+    """
     slots = len(update)
     wide = np.zeros((SLOTS, SLOTS + 1))
+    wide[-1, -1] = 1
     wide[:slots, :slots], wide[:slots, -1] = update[:, :-1], update[:, -1]
     return wide

@@ -157,6 +157,17 @@ class VarEngine:
         else:
             self._decode_pixels(rows)
 
+    @torch.inference_mode()
+    def preview(self, row: VarRow) -> Pixels | None:
+        """Return the image of the scales drawn so far, (H, W, 3), uint8 RGB, at the cost of decoding it.
+
+        None: no scale was drawn yet; or all were, and the next call makes the image itself.
+        """
+        if not 0 < row.scale < row.scales:
+            return None
+        preview: Pixels = to_pixels(self._vqvae.decode_features(row.features))[0]
+        return preview
+
     def image(self, row: VarRow) -> Pixels:
         """Return the finished image, (H, W, 3), uint8 RGB.
 

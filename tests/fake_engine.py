@@ -35,6 +35,7 @@ class FakeEngine:
     size: int = 32
     batches: list[list[ImageRequest]] = field(default_factory=list)
     rows: list[FakeRow] = field(default_factory=list)
+    previewed: int = 0
     closed: int = 0
     costs: dict[str, dict[int, float]] = field(default_factory=dict)
     nbytes: int = 1_000_000
@@ -67,8 +68,18 @@ class FakeEngine:
         for row in rows:
             row.calls_left -= 1
 
+    def preview(self, row: FakeRow) -> np.ndarray | None:
+        """Each pixel grows to its final value in equal steps."""
+        assert row in self.rows
+        self.previewed += 1
+        steps = row.request.steps or 1
+        return (self._pixels(row) * ((steps - row.calls_left) / steps)).astype(np.uint8)
+
     def image(self, row: FakeRow) -> np.ndarray:
         assert row.calls_left == 0
+        return self._pixels(row)
+
+    def _pixels(self, row: FakeRow) -> np.ndarray:
         request = row.request
         entropy = [
             request.seed,
