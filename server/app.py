@@ -11,17 +11,21 @@ from functools import partial
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from models.version import ModelVersion
-from server.access.door import open_door
-from server.api import health, images, models
+from server.access.door import Door, is_loopback, open_door
+from server.access.quotas import Quotas
+from server.api import health, images, models, pages
+from server.api.browsers import OwnPagesOnly
 from server.api.guard import require_key
 from server.api.middleware import RequestContext
 from server.api.openapi import Api
 from server.api.parts import Parts
-from server.api.problems import handle
+from server.api.problems import document, handle
+from server.api.secure_headers import SecureHeaders
 from server.encoding import Encoder
-from server.errors import ServeError
+from server.errors import ForbiddenError, ServeError, UnauthenticatedError
 from server.hosting.catalogue import Catalogue
 from server.hosting.lifecycle import Lifecycle
 from server.hosting.warmup import EngineLoader, warm_up
@@ -79,24 +83,50 @@ def create_app(settings: Settings, versions: Sequence[ModelVersion], load: Engin
         version=server_version,
         summary="Images from EDM, EDM2 and VAR models, Direct Discriminative Optimization included.",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses=document(ForbiddenError),
     )
     app.state.parts = Parts(
         settings=settings,
         door=door,
+        quotas=Quotas(),
         catalogue=catalogue,
         lifecycle=lifecycle,
         worker=worker,
         service=service,
         metrics=metrics,
     )
+    _keep_browsers_out(app, settings, door)
     app.add_middleware(RequestContext)
+    app.add_middleware(SecureHeaders)
     app.add_exception_handler(ServeError, handle)
     app.add_exception_handler(HTTPException, handle)
     app.add_exception_handler(RequestValidationError, handle)
     for routes in (images, models):
-        app.include_router(routes.router, dependencies=[Depends(require_key)])
-    app.include_router(health.router)
+        app.include_router(
+            routes.router,
+            dependencies=[Depends(require_key)],
+            responses=document(UnauthenticatedError),
+        )
+    for routes in (health, pages):
+        app.include_router(routes.router)
     return app
+
+
+def _keep_browsers_out(app: FastAPI, settings: Settings, door: Door) -> None:
+    access = settings.access
+    if not door.guarded:
+        hosts = access.hosts if is_loopback(settings.host) else (access.hosts or ("*",))
+        app.add_middleware(OwnPagesOnly, hosts=hosts, origins=access.cors_origins)
+    if access.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=access.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=["*"],
+        )
 
 
 def _server_version() -> str:

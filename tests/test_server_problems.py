@@ -139,7 +139,7 @@ def test_a_request_id_that_could_forge_logs_is_replaced(client: httpx.Client) ->
 
 def test_a_body_that_never_arrives_is_given_up(client: httpx.Client) -> None:
     with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=5) as connection:
-        connection.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        connection.sendall(b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
         assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
         while connection.recv(1000):
             pass

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from server import errors
 from server.api.body import read_json
 from server.api.disconnect import unless_disconnected
+from server.api.guard import RequestCaller
 from server.api.negotiation import bare_image
 from server.api.openapi import GENERATE_BODY, GENERATE_OK
 from server.api.parts import AppParts
@@ -38,6 +39,8 @@ router = APIRouter()
             errors.BodyTooLargeError,
             errors.UnsupportedMediaTypeError,
             errors.QueueFullError,
+            errors.CallerBusyError,
+            errors.RateLimitError,
             errors.NotReadyError,
             errors.DrainingError,
             errors.DeadlineError,
@@ -45,7 +48,7 @@ router = APIRouter()
         ),
     },
 )
-async def generate(request: Request, parts: AppParts) -> Response:
+async def generate(request: Request, parts: AppParts, caller: RequestCaller) -> Response:
     """Make images of a class."""
     settings = parts.settings
     with parts.metrics.observe_request():
@@ -53,8 +56,9 @@ async def generate(request: Request, parts: AppParts) -> Response:
             request, GenerateRequest, limit=settings.body_bytes, timeout_s=settings.body_timeout_s
         )
         bare = bare_image(request.headers.get("accept", ""), wanted.format, wanted.n)
-        work = parts.service.generate(wanted, bare or wanted.format or ImageFormat.PNG)
-        generated = await unless_disconnected(request.receive, work)
+        with parts.quotas.hold(caller, wanted.n):
+            work = parts.service.generate(wanted, bare or wanted.format or ImageFormat.PNG)
+            generated = await unless_disconnected(request.receive, work)
     return _json_answer(generated) if bare is None else _bare_answer(generated)
 
 

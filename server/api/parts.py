@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from server.access.door import Door
+from server.access.quotas import Quotas
 from server.hosting.catalogue import Catalogue
 from server.hosting.lifecycle import Lifecycle
 from server.metrics import Metrics
@@ -22,6 +23,7 @@ class Parts:
 
     settings: Settings
     door: Door
+    quotas: Quotas
     catalogue: Catalogue
     lifecycle: Lifecycle
     worker: Worker
