@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
-from benchmarks import load, overhead, train
+from benchmarks import train
 from benchmarks.engines import command
+from benchmarks.serving.cli import cli as serving
 
 cli = typer.Typer(
     add_completion=False,
@@ -20,43 +19,7 @@ cli = typer.Typer(
 )
 
 
-def loopback(url: str) -> str:
-    """Return the URL without its last slash; refuse any that leads off this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        local = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = host == "localhost"
-    if urlsplit(url).scheme != "http" or not local:
-        raise typer.BadParameter("only http:// on this machine: 127.0.0.1, ::1 or localhost")
-    return url.rstrip("/")
-
-
-Url = Annotated[str, typer.Option(callback=loopback, help="A server on this machine.")]
-Model = Annotated[str | None, typer.Option(help="Name of the model; else the server's default.")]
-
-
-@cli.command("overhead")
-def run_overhead(
-    url: Url = "http://127.0.0.1:8000",
-    model: Model = None,
-    requests: Annotated[int, typer.Option(min=1, max=10_000)] = 200,
-) -> None:
-    """Measure what a request costs beyond its engine calls while nothing else runs."""
-    overhead.main(url, model, requests)
-
-
-@cli.command("load")
-def run_load(
-    url: Url = "http://127.0.0.1:8000",
-    model: Model = None,
-    requests: Annotated[int, typer.Option(min=1, max=1000, help="All of them at once.")] = 200,
-    max_steps: Annotated[int, typer.Option(min=1, max=100, help="Steps are 1 to this, mixed.")] = 18,
-    check: Annotated[bool, typer.Option(help="Ask for each again alone and compare the bytes.")] = True,
-) -> None:
-    """Send many different requests at once and compare each image with the same request alone."""
-    if not load.main(url, model, requests=requests, max_steps=max_steps, check=check):
-        raise typer.Exit(1)
+cli.add_typer(serving)
 
 
 @cli.command("train")
