@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.serving.toy import Tally, Toy
-from engines.base import ImageRequest
+from engines.base import ImageRequest, Leg
 from engines.errors import InvalidRequestError
 from engines.settings import EngineSettings
 from models.references import open_reference
@@ -29,6 +29,8 @@ NAME = "toy"
 CLASSES = 16
 STEPS = 18
 SOLVER = "heun"
+LANE = "step"
+NBYTES = 1 << 20
 
 
 @dataclass(eq=False, slots=True)
@@ -38,7 +40,7 @@ class StubRow:
     request: ImageRequest
     state: int
     calls_left: int
-    lane: Hashable = 0
+    lane: str = LANE
 
 
 class StubEngine:
@@ -49,8 +51,9 @@ class StubEngine:
         self._toy = toy
         self.max_rows = toy.max_rows
         self.capacity = 4 * toy.max_rows
+        self.nbytes = NBYTES
         self.costs: Mapping[str, Mapping[int, float]] = {
-            "step": dict.fromkeys(range(1, toy.max_rows + 1), toy.call_s)
+            LANE: dict.fromkeys(range(1, toy.max_rows + 1), toy.call_s)
         }
 
     def resolve(self, request: ImageRequest) -> ImageRequest:
@@ -58,6 +61,10 @@ class StubEngine:
         if request.solver not in (None, SOLVER):
             raise InvalidRequestError("solver", f"{request.solver!r} is not {SOLVER}")
         return dataclasses.replace(request, steps=request.steps or STEPS, solver=SOLVER)
+
+    def path(self, request: ImageRequest) -> Sequence[Leg]:
+        """See `Engine`."""
+        return [Leg(LANE, request.steps or STEPS)]
 
     def open(self, request: ImageRequest) -> StubRow:
         """See `Engine`."""
