@@ -78,6 +78,10 @@ class StubEngine:
             row.state = state
             row.calls_left -= 1
 
+    def preview(self, row: StubRow) -> npt.NDArray[np.uint8]:
+        """See `Engine`."""
+        return self._toy.preview(row.state)
+
     def image(self, row: StubRow) -> npt.NDArray[np.uint8]:
         """See `Engine`."""
         return self._toy.image(row.state)
