@@ -66,7 +66,8 @@ def test_each_of_200_concurrent_requests_gets_what_it_gets_alone() -> None:
 def test_a_client_that_leaves_stops_costing_compute(waiting: bool) -> None:
     engine = FakeEngine(capacity=1, cost_s=0.005)
     body = b'{"class_id": 1, "steps": %d}' % FOREVER
-    request = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    head = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    request = head + body
     with serving({"fake": engine}) as url, httpx.Client(base_url=url) as client:
         wait_until_ready(client)
         address = (client.base_url.host, client.base_url.port)
@@ -167,7 +168,7 @@ def test_a_second_signal_forces_the_end() -> None:
         body = b'{"class_id": 1, "steps": %d, "n": 16}' % FOREVER
         with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
             connection.sendall(
-                b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+                b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
             )
             wait_for(lambda: gauge(client, "ddo_active_rows") > 0)
             server.send_signal(signal.SIGTERM)

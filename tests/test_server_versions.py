@@ -194,7 +194,7 @@ def test_the_api_document_knows_versions(client: httpx.Client) -> None:
     for path in ("/models/{name}", "/models/{name}/classes"):
         operation = document["paths"][path]["get"]
         assert [parameter["name"] for parameter in operation["parameters"]] == ["name", "version"]
-        assert operation["responses"].keys() == {"200", "404", "422", "500"}
+        assert operation["responses"].keys() == {"200", "401", "403", "404", "422", "500"}
         for status in ("404", "422"):
             assert "application/problem+json" in operation["responses"][status]["content"]
     assert "HTTPValidationError" not in document["components"]["schemas"]
