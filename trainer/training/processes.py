@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -13,6 +14,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trainer.errors import TrainerError
+
+LETTING_GO_SECONDS = 0.2
+"""What Gloo's threads get to let go of the last tensors, which takes them microseconds when they may run."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,9 @@ class Processes:
         # A process that failed must not wait for others that wait for it.
         if self.count > 1 and error is None:
             dist.destroy_process_group()
+            # A thread of Gloo lets go of a tensor after others have its sum. If Python ends meanwhile, that
+            # aborts the process (pytorch/pytorch#190489), and a mesh keeps the threads beyond their group.
+            time.sleep(LETTING_GO_SECONDS)
 
 
 def _usable(device: str) -> torch.device:
