@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from engines.base import ImageRequest, Leg, Row
 from server.hosting.version_key import VersionKey
+from server.scheduling.preview import PreviewBox
 from server.scheduling.priority import Priority
 
 Image: TypeAlias = npt.NDArray[np.uint8]
@@ -32,6 +33,7 @@ class Ticket:
         path: the engine calls that it needs, in their order (`Engine.path`).
         priority: how soon it is wanted.
         owner: whose it is, where that is known; limits are kept by it.
+        previews: where its previews go, if somebody may want them.
         future: gets the image, (H, W, 3) uint8 RGB, or a ServeError.
         row: the engine's row once it is open.
         started: when the turn of its first engine call began.
@@ -45,6 +47,7 @@ class Ticket:
     path: Sequence[Leg]
     priority: Priority = Priority.INTERACTIVE
     owner: str | None = None
+    previews: PreviewBox | None = None
     future: Future[Image] = field(default_factory=Future)
     row: Row | None = None
     started: float | None = None

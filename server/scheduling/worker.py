@@ -203,6 +203,9 @@ class Worker:
         for ticket in batch:
             if ticket.calls_left == 0:
                 self._finish(ticket)
+        for ticket in batch:
+            if ticket.previews is not None and ticket.row is not None:
+                ticket.previews.offer(self._engines[model], ticket.row, started + seconds)
 
     def _finish(self, ticket: Ticket) -> None:
         try:
