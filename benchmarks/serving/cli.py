@@ -16,6 +16,9 @@ from benchmarks.serving import load, overhead
 from benchmarks.serving.client import ClientError, Plan
 from benchmarks.serving.processes import ServerError
 from benchmarks.serving.report import Report, ReportError, compare
+from benchmarks.serving.targets import command
+from benchmarks.serving.targets.bench import Bench
+from benchmarks.serving.targets.command import PROMISES, WITH_ANY_MODEL
 from benchmarks.serving.traffic import TrafficError, at_once, last_offset, poisson, read_trace
 
 cli = typer.Typer(add_completion=False)
@@ -138,6 +141,35 @@ def run_load(  # noqa: PLR0917 - options
     except (ServerError, TrafficError, ClientError) as error:
         raise typer.BadParameter(str(error)) from None
     if report.checked != report.equal or not report.summary.kinds.get("ok"):
+        raise typer.Exit(1)
+
+
+@cli.command("targets")
+def run_targets(  # noqa: PLR0917 - options
+    promises: Annotated[
+        list[str] | None, typer.Argument(help=f"Of {', '.join(PROMISES)}; all that the model allows.")
+    ] = None,
+    version: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="A model version's directory, not the toy model."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.5, max=600, help="Of one load.")] = 15.0,
+    turns: Annotated[int, typer.Option(min=1, max=50, help="A median of so many is told.")] = 3,
+    minutes: Annotated[float, typer.Option(min=0.1, max=600, help="Of the soak.")] = 2.0,
+    seed: int = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", dir_okay=False)] = None,
+) -> None:
+    """Hold a server of its own to its targets: throughput, latency, overload, swaps, leaks, crashes.
+
+    The server runs around a toy model whose calls take 2 ms, or around a version. The command fails where
+    a target is missed.
+    """
+    possible = [name for name in PROMISES if version is None or name in WITH_ANY_MODEL]
+    chosen = promises or possible
+    if strange := set(chosen) - set(possible):
+        raise typer.BadParameter(f"{', '.join(sorted(strange))}: not among {', '.join(possible)}")
+    bench = Bench(seconds=seconds, turns=turns, minutes=minutes, seed=seed, version=version)
+    if not command.main(bench, chosen, json_file):
         raise typer.Exit(1)
 
 

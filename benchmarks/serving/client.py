@@ -149,7 +149,7 @@ class _Sender:
             return Outcome(index, due, sent, self._now(), "connection")
         ended = self._now()
         preview = None if answer.preview is None else answer.preview - self._start
-        return Outcome(index, due, sent, ended, **_contents(answer), preview_s=preview)
+        return Outcome(index, due, sent, ended, status=answer.status, preview_s=preview, **_contents(answer))
 
     async def _patiently(self, work: Coroutine[Any, Any, Answer], leave_s: float | None) -> Answer:
         async with asyncio.timeout(self._plan.timeout_s if leave_s is None else leave_s):

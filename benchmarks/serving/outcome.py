@@ -20,6 +20,7 @@ class Outcome:
         ended_s: when the answer, or the error, was complete.
         kind: `ok`, `left`, a problem's name (`queue-full`), `http-500` where there is none, `connection`
             or `timeout`.
+        status: of HTTP; 0 where no answer came.
         version: of the model that made the images.
         images: how many.
         digest: of the images' bytes, together.
@@ -32,6 +33,7 @@ class Outcome:
     sent_s: float
     ended_s: float
     kind: str
+    status: int = 0
     version: int | None = None
     images: int = 0
     digest: str | None = None

@@ -106,6 +106,10 @@ class ServerProcess:
             threads=sum(process.num_threads() for process in processes),
         )
 
+    def libraries(self) -> set[str]:
+        """Return the names of all files that the server's processes have mapped."""
+        return {Path(mapped.path).name for process in self._processes() for mapped in process.memory_maps()}
+
     def _processes(self) -> list[psutil.Process]:
         if self._process is None:
             raise ServerError("the server does not run")
@@ -175,6 +179,11 @@ def gauges(url: str) -> dict[str, float]:
 def python(module: str, argument: Mapping[str, Any]) -> list[str]:
     """Return the command that runs one of our modules with a JSON argument."""
     return [sys.executable, "-m", module, json.dumps(argument)]
+
+
+def server_command(*options: str) -> list[str]:
+    """Return the command that runs the real server."""
+    return [sys.executable, "-m", "server", *options]
 
 
 def _exchange(url: str, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
