@@ -63,6 +63,14 @@ class Registry:
             raise CheckpointError(f"{pointer} does not hold a version number")
         return int(text)
 
+    def pointer_stamp(self, name: str) -> tuple[int, int] | None:
+        """Return what differs after every `point`, the pointer's inode and time in ns; None: no pointer."""
+        try:
+            status = (self.root / name / "current").stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
     def open(self, name: str, version: int | None = None) -> ModelVersion:
         """Open a version, by default the current one.
 

@@ -6,19 +6,19 @@ import asyncio
 import importlib.metadata
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from models.references import Reference
 from models.version import ModelVersion
 from server.access.door import Door, is_loopback, open_door
 from server.access.quotas import Quotas
-from server.api import health, images, models, pages
+from server.api import admin, health, images, models, pages
 from server.api.browsers import OwnPagesOnly
-from server.api.guard import require_key
+from server.api.guard import require_admin, require_key
 from server.api.middleware import RequestContext
 from server.api.openapi import Api
 from server.api.parts import Parts
@@ -27,8 +27,13 @@ from server.api.secure_headers import SecureHeaders
 from server.encoding import Encoder
 from server.errors import ForbiddenError, ServeError, UnauthenticatedError
 from server.hosting.catalogue import Catalogue
+from server.hosting.follower import Follower
+from server.hosting.host import Host
 from server.hosting.lifecycle import Lifecycle
-from server.hosting.warmup import EngineLoader, warm_up
+from server.hosting.loader import Loader
+from server.hosting.memory import MemoryBudget
+from server.hosting.sources import find_sources
+from server.hosting.warmup import EngineLoader
 from server.metrics import Metrics
 from server.scheduling.worker import Worker
 from server.service import Service
@@ -37,13 +42,19 @@ from server.settings import Settings
 STOP_TIMEOUT_S = 5.0
 
 
-def create_app(settings: Settings, versions: Sequence[ModelVersion], load: EngineLoader) -> FastAPI:
+def create_app(
+    settings: Settings,
+    versions: Sequence[ModelVersion],
+    load: EngineLoader,
+    references: Sequence[Reference] = (),
+) -> FastAPI:
     """Put an app together. It loads its models once it is started, and answers `/livez` meanwhile.
 
     Args:
         settings: the configuration.
         versions: the model versions to serve; the first one is the default.
-        load: makes an engine of a version, such as `engines.load`; called on the engine thread.
+        load: makes an engine of a version, such as `engines.load`; called on threads of its own.
+        references: what the versions were opened by; other versions of these models can be had later.
 
     Raises:
         ValueError: no model, a version twice, or no API keys where they are needed.
@@ -54,27 +65,33 @@ def create_app(settings: Settings, versions: Sequence[ModelVersion], load: Engin
     worker = Worker(max_waiting=settings.queue_rows, metrics=metrics)
     encoder = Encoder(settings.encoder_threads, metrics)
     catalogue = Catalogue(versions)
-    lifecycle = Lifecycle(catalogue, worker)
+    sources = find_sources(references)
+    host = Host(
+        catalogue,
+        worker,
+        Loader(load, settings.engine),
+        metrics,
+        sources=sources,
+        budget=MemoryBudget(settings.memory_bytes),
+    )
+    follower = Follower(catalogue, host, sources.values(), settings.registry_poll_s)
+    lifecycle = Lifecycle(catalogue, host, worker)
     service = Service(
         settings, catalogue=catalogue, lifecycle=lifecycle, worker=worker, encoder=encoder, metrics=metrics
     )
-    for model in catalogue:
-        metrics.add_model(
-            model, waiting=partial(worker.waiting, model.key), active=partial(worker.active, model.key)
-        )
 
-    async def load_models() -> None:
-        for model in catalogue:
-            await warm_up(model, worker, load, settings.engine)
+    async def look_after_models() -> None:
+        await host.start()
+        await follower.run()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         worker.start()
-        loading = asyncio.create_task(load_models())
+        looking_after = asyncio.create_task(look_after_models())
         try:
             yield
         finally:
-            loading.cancel()
+            looking_after.cancel()
             await asyncio.to_thread(worker.stop, STOP_TIMEOUT_S)
             encoder.close()
 
@@ -92,6 +109,7 @@ def create_app(settings: Settings, versions: Sequence[ModelVersion], load: Engin
         door=door,
         quotas=Quotas(),
         catalogue=catalogue,
+        host=host,
         lifecycle=lifecycle,
         worker=worker,
         service=service,
@@ -109,6 +127,11 @@ def create_app(settings: Settings, versions: Sequence[ModelVersion], load: Engin
             dependencies=[Depends(require_key)],
             responses=document(UnauthenticatedError),
         )
+    app.include_router(
+        admin.router,
+        dependencies=[Depends(require_admin)],
+        responses=document(UnauthenticatedError, ForbiddenError),
+    )
     for routes in (health, pages):
         app.include_router(routes.router)
     return app

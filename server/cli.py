@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
 import typer
 from pydantic import ValidationError
 
 import engines
+from engines.base import Engine
+from engines.settings import EngineSettings
 from models.errors import ModelError
-from models.references import open_reference
+from models.references import parse_reference
+from models.version import ModelVersion
 from server import logs
 from server.access.cli import key_cli
 from server.app import create_app
@@ -51,13 +54,17 @@ def serve(
     log = structlog.get_logger(__name__)
     log.info("settings", **settings.model_dump(mode="json"))
     try:
-        versions = [
-            version for name in settings.models for version in open_reference(name, settings.registry)
-        ]
-        app = create_app(settings, versions, engines.load)
+        references = [parse_reference(name, settings.registry) for name in settings.models]
+        versions = [version for reference in references for version in reference.open()]
+        app = create_app(settings, versions, _load, references)
     except (ModelError, ValueError) as error:
         log.error("cannot serve", reason=str(error))
         raise typer.Exit(1) from None
     answered = run(app, settings)
     log.info("ended", answered_all=answered)
     raise typer.Exit(0 if answered else 1)
+
+
+def _load(version: ModelVersion, settings: EngineSettings) -> Engine[Any]:
+    """Load an engine; with the first one comes torch, so that the server answers before it is there."""
+    return engines.load(version, settings)

@@ -60,6 +60,14 @@ class UnknownVersionError(RejectedError):
     """The model is served, but not in this version."""
 
 
+class VersionRefusedError(RejectedError):
+    """The version cannot be served: damaged, not what it should be, or too large."""
+
+
+class ConflictError(RejectedError):
+    """What is served now does not allow this."""
+
+
 class BodyTooLargeError(RejectedError):
     """The request body has more bytes than the server reads."""
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Enum,
     Gauge,
     Histogram,
     Info,
@@ -19,12 +20,13 @@ from prometheus_client import (
 
 from server.api.problems import kind_of
 from server.errors import RejectedError
-from server.hosting.catalogue import ServedModel
+from server.hosting.catalogue import ModelState, ServedModel
 from server.hosting.version_key import VersionKey
 
 CALL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 WAIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+LOAD_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 ENCODE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 BATCH_ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 64)
 
@@ -98,6 +100,33 @@ class Metrics:
             ["model", "version", "kind", "rows"],
             registry=registry,
         )
+        self._model_state = Enum(
+            "ddo_model_state",
+            "What a served model version is doing.",
+            ["model", "version"],
+            states=list(ModelState),
+            registry=registry,
+        )
+        self._model_memory = Gauge(
+            "ddo_model_memory_bytes",
+            "Memory that a version's engine holds: weights, and states of as many rows as it takes.",
+            ["model", "version"],
+            registry=registry,
+        )
+        self.model_load = Histogram(
+            "ddo_model_load_seconds",
+            "Time to load a version and to check its golden image, by outcome.",
+            ["model", "outcome"],
+            registry=registry,
+            buckets=LOAD_SECONDS,
+        )
+        self.swap = Histogram(
+            "ddo_swap_seconds",
+            "Time from the wish for another default version to its first requests, or to its refusal.",
+            ["model", "outcome"],
+            registry=registry,
+            buckets=LOAD_SECONDS,
+        )
         self._model = Info("ddo_model", "A served model version.", ["model", "version"], registry=registry)
         Info("ddo_build", "The running server.", registry=registry).info(
             {"version": server_version, "python": platform.python_version()}
@@ -109,6 +138,23 @@ class Metrics:
         self._model.labels(*model.key).info({"family": spec.family, "round": str(spec.lineage.round)})
         self._queue_rows.labels(*model.key).set_function(waiting)
         self._active_rows.labels(*model.key).set_function(active)
+        self.show_state(model)
+
+    def show_state(self, model: ServedModel) -> None:
+        """Show what a served version is doing and how much memory it holds."""
+        self._model_state.labels(*model.key).state(model.state)
+        self._model_memory.labels(*model.key).set(model.held_nbytes)
+
+    def remove_model(self, model: VersionKey) -> None:
+        """Stop showing the state of a version that is no longer served; what it did stays counted."""
+        for metric in (
+            self._model,
+            self._model_state,
+            self._model_memory,
+            self._queue_rows,
+            self._active_rows,
+        ):
+            metric.remove(*model)
 
     def add_costs(self, model: VersionKey, costs: Mapping[str, Mapping[int, float]]) -> None:
         """Show what calls of a served version cost (`Engine.costs`)."""

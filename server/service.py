@@ -75,11 +75,11 @@ class Service:
             ServeError: refused, failed or too late.
         """
         arrival = self._clock()
+        deadline_ms = wanted.deadline_ms or self._settings.deadline_ms
         model = self._catalogue.find(wanted.model, wanted.version)
-        engine = self._lifecycle.ready_engine(model)
+        engine = await self._lifecycle.engine(model, deadline_ms / 1000)
         request = self._resolve(model, engine, wanted)
         path = engine.path(request)
-        deadline_ms = wanted.deadline_ms or self._settings.deadline_ms
         tickets = [
             Ticket(
                 model=model.key,

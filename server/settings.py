@@ -31,6 +31,9 @@ class Settings(BaseSettings):
         registry: the directory of the registry that names are looked up in.
         engine: backend, device, precision, threads and rows of every engine (`DDO_ENGINE__DEVICE`).
         access: API keys and who else may come in (`DDO_ACCESS__KEYS`).
+        memory_bytes: memory of all engines together: weights and states. To load one more, the version that
+            was idle for the longest leaves, and comes back with its next request. None: no limit.
+        registry_poll_s: seconds between two looks at the registry's pointers.
         queue_rows: images that may wait for a place in an engine, all models together.
         max_images: images that one request may ask for.
         max_steps: sampler steps that one request may ask for.
@@ -54,6 +57,8 @@ class Settings(BaseSettings):
     registry: Path = Path("registry")
     engine: EngineSettings = EngineSettings()
     access: AccessSettings = AccessSettings()
+    memory_bytes: int | None = Field(default=None, ge=1)
+    registry_poll_s: float = Field(default=1.0, gt=0)
     queue_rows: int = Field(default=512, ge=1)
     max_images: int = Field(default=16, ge=1)
     max_steps: int = Field(default=1000, ge=1)

@@ -26,10 +26,10 @@ async def live(parts: AppParts, response: Response) -> Health:
 
 @router.get("/readyz", tags=["health"], responses={503: {"model": Health, "description": "Not ready."}})
 async def ready(parts: AppParts, response: Response) -> Health:
-    """Tell whether every model takes requests, and if not, why."""
-    reasons = parts.lifecycle.reasons()
-    response.status_code = 503 if reasons else 200
-    return Health(status="not ready" if reasons else "ready", reasons=reasons)
+    """Tell whether every model takes requests, and what went wrong even if they do."""
+    ready = parts.lifecycle.ready
+    response.status_code = 200 if ready else 503
+    return Health(status="ready" if ready else "not ready", reasons=parts.lifecycle.reasons())
 
 
 @router.get(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from server.api.problems import Problem
@@ -64,6 +65,12 @@ GENERATE_OK: dict[str, Any] = {
         for name, (text, kind) in _HEADERS.items()
     },
 }
+
+
+def json_body(schema: type[BaseModel]) -> dict[str, Any]:
+    """Return the `openapi_extra` of an operation that reads its JSON body by hand."""
+    content = {"application/json": {"schema": schema.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 class Api(FastAPI):

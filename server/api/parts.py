@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from server.access.door import Door
 from server.access.quotas import Quotas
 from server.hosting.catalogue import Catalogue
+from server.hosting.host import Host
 from server.hosting.lifecycle import Lifecycle
 from server.metrics import Metrics
 from server.scheduling.worker import Worker
@@ -25,6 +26,7 @@ class Parts:
     door: Door
     quotas: Quotas
     catalogue: Catalogue
+    host: Host
     lifecycle: Lifecycle
     worker: Worker
     service: Service

@@ -35,6 +35,8 @@ KINDS: Mapping[type[Exception], Kind] = {
     errors.ForbiddenError: Kind(403, "forbidden", "Not allowed"),
     errors.UnknownModelError: Kind(404, "unknown-model", "No such model"),
     errors.UnknownVersionError: Kind(404, "unknown-version", "No such version of the model"),
+    errors.VersionRefusedError: Kind(409, "version-refused", "The version cannot be served"),
+    errors.ConflictError: Kind(409, "conflict", "What is served now does not allow this"),
     errors.BodyTooLargeError: Kind(413, "body-too-large", "The request body is too large"),
     errors.BodyTimeoutError: Kind(408, "body-timeout", "The request body did not arrive in time"),
     errors.UnsupportedMediaTypeError: Kind(415, "unsupported-media-type", "The request body is not JSON"),

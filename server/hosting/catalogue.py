@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from engines.base import Engine
@@ -13,19 +14,51 @@ from server.errors import FieldError, InvalidInputError, UnknownModelError, Unkn
 from server.hosting.version_key import VersionKey
 
 
+class ModelState(StrEnum):
+    """What a served version is doing."""
+
+    STARTING = "starting"  # its turn to be loaded at the server's start has not come, or not ended
+    UNLOADED = "unloaded"  # the first request loads it
+    LOADING = "loading"
+    READY = "ready"
+    LEAVING = "leaving"  # its last rows are being made
+    FAILED = "failed"
+
+
 @dataclass(slots=True, eq=False)
 class ServedModel:
     """A model version and, once it is loaded and checked, its engine.
 
     Attributes:
         version: the published version.
-        engine: None until the model is ready.
+        engine: there exactly while the state is `READY`.
+        state: what it is doing.
         reason: why it is not ready, while it is not.
+        nbytes: memory of its engine, in bytes; before the first load the size of its weights' files.
+        last_used: seconds on the host's clock at the last request.
     """
 
     version: ModelVersion
     engine: Engine[Any] | None = None
+    state: ModelState = ModelState.STARTING
     reason: str = "loading"
+    nbytes: int = 0
+    last_used: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Guess the engine's memory."""
+        spec = self.version.spec
+        self.nbytes = sum(spec.files[network.weights].size for network in spec.networks.values())
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was tried and cannot be served."""
+        return self.state is ModelState.FAILED
+
+    @property
+    def held_nbytes(self) -> int:
+        """Bytes of memory that its engine holds now."""
+        return self.nbytes if self.state in (ModelState.READY, ModelState.LEAVING) else 0
 
     @property
     def key(self) -> VersionKey:
@@ -72,7 +105,7 @@ class ServedModel:
 
 
 class Catalogue:
-    """Served versions in the order of the configuration; a name's first one is its default version."""
+    """Served versions, those of the configuration first and in its order; a name's first is its default."""
 
     def __init__(self, versions: Sequence[ModelVersion]) -> None:
         """Serve these versions.
@@ -87,14 +120,52 @@ class Catalogue:
         if len(self._models) < len(models):
             twice = sorted({str(model.key) for model in models if self._models[model.key] is not model})
             raise ValueError(f"each version can be served once only; more than once: {', '.join(twice)}")
+        # The default versions of a name, latest last; the ones before it are for `step_back`.
+        self._defaults: dict[str, list[ServedModel]] = {}
+        for model in models:
+            self._defaults.setdefault(model.key.name, [model])
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
 
     @property
     def default(self) -> ServedModel:
-        """The model of requests that name none."""
-        return next(iter(self))
+        """The version of requests that name no model."""
+        return next(iter(self._defaults.values()))[-1]
+
+    @property
+    def default_versions(self) -> list[ServedModel]:
+        """The default version of every model."""
+        return [defaults[-1] for defaults in self._defaults.values()]
+
+    def add(self, version: ModelVersion) -> ServedModel:
+        """Know one more version of a model that is served; it is not loaded."""
+        model = ServedModel(version, state=ModelState.UNLOADED, reason="not loaded")
+        self._models[model.key] = model
+        return model
+
+    def remove(self, model: ServedModel) -> None:
+        """Forget a version that is not the default one."""
+        del self._models[model.key]
+        defaults = self._defaults[model.key.name]
+        defaults[:] = [each for each in defaults if each is not model]
+
+    def make_default(self, model: ServedModel) -> None:
+        """Give requests that name the model alone this version from now on."""
+        defaults = self._defaults[model.key.name]
+        defaults[:] = [*(each for each in defaults if each is not model), model]
+
+    def earlier(self, name: str) -> ServedModel | None:
+        """Return the version that was a model's default before the present one."""
+        return self._defaults[name][-2] if len(self._defaults[name]) > 1 else None
+
+    def step_back(self, name: str) -> None:
+        """Make the earlier default version the default one again."""
+        self._defaults[name].pop()
+
+    def versions(self, name: str) -> list[ServedModel]:
+        """Return all known versions of a model, oldest first."""
+        return sorted((model for model in self if model.key.name == name), key=lambda model: model.key)
 
     def find(self, name: str | None = None, number: int | None = None) -> ServedModel:
         """Return a version of a model.
@@ -108,16 +179,16 @@ class Catalogue:
             UnknownVersionError: no such version of it is served.
         """
         name = self.default.key.name if name is None else name
-        numbers = [key.number for key in self._models if key.name == name]
-        if not numbers:
-            known = ", ".join(dict.fromkeys(key.name for key in self._models))
+        if name not in self._defaults:
+            known = ", ".join(self._defaults)
             raise UnknownModelError(f"no model is called {name!r}; GET /models lists them: {known}")
         if number is None:
-            number = numbers[0]
-        if number not in numbers:
-            known = ", ".join(map(str, sorted(numbers)))
+            return self._defaults[name][-1]
+        model = self._models.get(VersionKey(name, number))
+        if model is None:
+            known = ", ".join(str(each.key.number) for each in self.versions(name))
             raise UnknownVersionError(f"{name} has no version {number} here; served are: {known}")
-        return self._models[VersionKey(name, number)]
+        return model
 
 
 def _invalid(field: str, message: str) -> InvalidInputError:

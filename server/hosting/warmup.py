@@ -1,25 +1,18 @@
-"""Before a model serves: load its engine and check the first image that it makes."""
+"""Before a version serves: load its engine and check the first image that it makes."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 import PIL.Image
-import structlog
 
 from engines.base import Engine, ImageRequest
 from engines.settings import EngineSettings
 from models.spec import DiffusionDefaults
 from models.version import ModelVersion
-from server.hosting.catalogue import ServedModel
-from server.scheduling.ticket import Image, Ticket
-from server.scheduling.worker import Worker
-
-log = structlog.get_logger(__name__)
+from server.scheduling.ticket import Image
 
 EngineLoader: TypeAlias = Callable[[ModelVersion, EngineSettings], Engine[Any]]
 
@@ -28,29 +21,20 @@ class GoldenImageError(Exception):
     """A model's first image is not what it should be."""
 
 
-async def warm_up(model: ServedModel, worker: Worker, load: EngineLoader, settings: EngineSettings) -> None:
-    """Load a model's engine, make its golden image and give it to the model, or say why not."""
-    started = time.perf_counter()
-    try:
-        engine = await asyncio.to_thread(load, model.version, settings)
-        worker.attach(model.key, engine)
-        request = engine.resolve(golden_request(model.version))
-        ticket = Ticket(
-            model=model.key,
-            request=request,
-            path=engine.path(request),
-            arrival=time.monotonic(),
-            deadline=float("inf"),
-        )
-        worker.submit([ticket])
-        check_image(await asyncio.wrap_future(ticket.future), model.version)
-    except Exception as error:
-        model.reason = str(error) or type(error).__name__
-        log.exception("model failed", model=model.key.name, version=model.key.number)
-        return
-    model.engine = engine
-    seconds = round(time.perf_counter() - started, 3)
-    log.info("model ready", model=model.key.name, version=model.key.number, seconds=seconds)
+def warm_up(version: ModelVersion, load: EngineLoader, settings: EngineSettings) -> Engine[Any]:
+    """Load a version's engine and make its golden image; nobody else has the engine meanwhile.
+
+    Raises:
+        Exception: whatever `load` or the engine raises.
+        GoldenImageError: the image differs too much from the golden one.
+    """
+    engine = load(version, settings)
+    row = engine.open(engine.resolve(golden_request(version)))
+    while row.calls_left:
+        engine.step([row])
+    check_image(engine.image(row), version)
+    engine.close(row)
+    return engine
 
 
 def golden_request(version: ModelVersion) -> ImageRequest:

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from engines.base import Engine
-from server.errors import DeadlineError, EngineFailureError, QueueFullError, ServeError
+from server.errors import DeadlineError, EngineFailureError, NotReadyError, QueueFullError, ServeError
 from server.hosting.version_key import VersionKey
 from server.metrics import Metrics
 from server.scheduling.cost import CostModel
@@ -92,11 +92,14 @@ class Worker:
 
         Raises:
             QueueFullError: there is no room for all of them; it says when the rows in front will be done.
+            NotReadyError: the version has no engine.
             EngineFailureError: the engine thread has ended.
         """
         with self._wake:
             if self._stopping:
                 raise EngineFailureError("the engine has stopped")
+            if any(ticket.model not in self._engines for ticket in tickets):
+                raise NotReadyError("the version has just left the memory; ask again", 0)
             if not self._scheduler.has_room(len(tickets)):
                 raise QueueFullError("the waiting queue is full", self.backlog_s())
             self._scheduler.submit(tickets)
