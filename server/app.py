@@ -17,13 +17,13 @@ from models.version import ModelVersion
 from server.access.door import Door, is_loopback, open_door
 from server.access.quotas import Quotas
 from server.api import admin, health, images, models, pages
-from server.api.browsers import OwnPagesOnly
 from server.api.guard import require_admin, require_key
 from server.api.middleware import RequestContext
 from server.api.openapi import Api
 from server.api.parts import Parts
 from server.api.problems import document, handle
-from server.api.secure_headers import SecureHeaders
+from server.edge.browsers import OwnPagesOnly
+from server.edge.secure_headers import SecureHeaders
 from server.encoding import Encoder
 from server.errors import ForbiddenError, ServeError, UnauthenticatedError
 from server.hosting.catalogue import Catalogue

@@ -76,6 +76,18 @@ class BodyTimeoutError(RejectedError):
     """The request body did not arrive in time."""
 
 
+class MalformedRequestError(RejectedError):
+    """What came is not HTTP."""
+
+
+class HeadTooLargeError(RejectedError):
+    """The request's first line and headers have more bytes than the server reads."""
+
+
+class HeadTimeoutError(RejectedError):
+    """The request's headers did not arrive in time."""
+
+
 class UnsupportedMediaTypeError(RejectedError):
     """The request body says that it is something other than JSON."""
 
@@ -107,6 +119,10 @@ class NotReadyError(RetryLaterError):
 
 class DrainingError(RetryLaterError):
     """The server finishes what it accepted and takes nothing new."""
+
+
+class TooManyConnectionsError(RetryLaterError):
+    """The server has no connection left."""
 
 
 class CallerBusyError(RetryLaterError):

@@ -9,6 +9,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from server.api.parts import Parts
+from server.edge.connection import bounded
 from server.hosting.lifecycle import Lifecycle
 from server.settings import Settings
 
@@ -45,16 +46,24 @@ class DrainingServer(uvicorn.Server):
 def run(app: FastAPI, settings: Settings) -> bool:
     """Serve an app of `create_app` until a signal; return whether every accepted request was answered."""
     parts: Parts = app.state.parts
-    config = uvicorn.Config(
+    server = DrainingServer(server_config(app, settings), parts.lifecycle)
+    server.run()
+    return not server.force_exit
+
+
+def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """Return how uvicorn is to serve an app."""
+    connection = settings.connection
+    return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
+        http=bounded(connection),
+        ssl_certfile=connection.certfile,
+        ssl_keyfile=connection.keyfile,
         log_config=None,
         access_log=False,
         server_header=False,
         ws="none",
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
     )
-    server = DrainingServer(config, parts.lifecycle)
-    server.run()
-    return not server.force_exit

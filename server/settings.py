@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from engines.settings import EngineSettings
 from server.access.settings import AccessSettings
+from server.edge.settings import ConnectionSettings
 
 BUNDLED = Path(__file__).resolve().parent.parent / "assets"
 
@@ -34,6 +35,7 @@ class Settings(BaseSettings):
         memory_bytes: memory of all engines together: weights and states. To load one more, the version that
             was idle for the longest leaves, and comes back with its next request. None: no limit.
         registry_poll_s: seconds between two looks at the registry's pointers.
+        connection: TLS, and what a connection may be (`DDO_CONNECTION__CERTFILE`).
         queue_rows: images that may wait for a place in an engine, all models together.
         max_images: images that one request may ask for.
         max_steps: sampler steps that one request may ask for.
@@ -59,6 +61,7 @@ class Settings(BaseSettings):
     access: AccessSettings = AccessSettings()
     memory_bytes: int | None = Field(default=None, ge=1)
     registry_poll_s: float = Field(default=1.0, gt=0)
+    connection: ConnectionSettings = ConnectionSettings()
     queue_rows: int = Field(default=512, ge=1)
     max_images: int = Field(default=16, ge=1)
     max_steps: int = Field(default=1000, ge=1)

@@ -20,7 +20,7 @@ from models.spec import DiffusionDefaults, GoldenImage, Lineage, ModelSpec, Pixe
 from models.version import ModelVersion
 from server import logs
 from server.app import create_app
-from server.run import run
+from server.run import run, server_config
 from server.settings import Settings
 
 NAMES = ("dog face", "cat face", "red heart", "ghost")
@@ -60,20 +60,23 @@ def serving(
         return engine if isinstance(engine, FakeEngine) else engine()
 
     opened = [versions.get(name) or version(name) for name in engines]
-    with serving_app(create_app(settings or Settings(), opened, load)) as url:
+    settings = settings or Settings()
+    with serving_app(create_app(settings, opened, load), settings) as url:
         yield url
 
 
 @contextmanager
-def serving_app(app: FastAPI) -> Iterator[str]:
-    """Serve an app on a free port of this process; give the URL."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none"))
+def serving_app(app: FastAPI, settings: Settings | None = None) -> Iterator[str]:
+    """Serve an app on a free port of this machine's own address; give the URL."""
+    settings = (settings or Settings()).model_copy(update={"host": "127.0.0.1", "port": 0})
+    server = uvicorn.Server(server_config(app, settings))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         while not server.started:
             time.sleep(0.005)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        scheme = "https" if settings.connection.certfile else "http"
+        yield f"{scheme}://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(20)

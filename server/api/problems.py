@@ -37,6 +37,10 @@ KINDS: Mapping[type[Exception], Kind] = {
     errors.UnknownVersionError: Kind(404, "unknown-version", "No such version of the model"),
     errors.VersionRefusedError: Kind(409, "version-refused", "The version cannot be served"),
     errors.ConflictError: Kind(409, "conflict", "What is served now does not allow this"),
+    errors.MalformedRequestError: Kind(400, "malformed-request", "The request cannot be read"),
+    errors.HeadTooLargeError: Kind(431, "head-too-large", "The request's headers are too large"),
+    errors.HeadTimeoutError: Kind(408, "head-timeout", "The request's headers did not arrive in time"),
+    errors.TooManyConnectionsError: Kind(503, "too-many-connections", "The server is busy"),
     errors.BodyTooLargeError: Kind(413, "body-too-large", "The request body is too large"),
     errors.BodyTimeoutError: Kind(408, "body-timeout", "The request body did not arrive in time"),
     errors.UnsupportedMediaTypeError: Kind(415, "unsupported-media-type", "The request body is not JSON"),
@@ -101,6 +105,21 @@ def problem_response(error: Exception, request: Request) -> Response:
         media_type=MEDIA_TYPE,
         headers=_headers(error),
     )
+
+
+def connection_problem(error: errors.RejectedError) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body of an answer to what did not become a request."""
+    kind = kind_of(error)
+    body = Problem(
+        type=f"urn:ddo-serve:{kind.slug}",
+        title=kind.title,
+        status=kind.status,
+        detail=str(error),
+        instance="",
+        request_id="",
+    ).model_dump_json(exclude_none=True)
+    framing = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body.encode())), "Connection": "close"}
+    return kind.status, framing | _headers(error), body.encode()
 
 
 async def handle(request: Request, error: Exception) -> Response:

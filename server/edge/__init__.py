@@ -1,0 +1,1 @@
+"""What a request meets before the routes: connections with limits, and rules for browsers."""
