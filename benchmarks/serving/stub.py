@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
 from benchmarks.serving.toy import Tally, Toy
 from engines.base import ImageRequest, Leg
@@ -31,6 +34,8 @@ STEPS = 18
 SOLVER = "heun"
 LANE = "step"
 NBYTES = 1 << 20
+TASKS = "/tasks"
+"""Tells how many tasks the event loop has, which only the process itself knows."""
 
 
 @dataclass(eq=False, slots=True)
@@ -119,9 +124,14 @@ def main() -> None:
     def load(version: ModelVersion, _: EngineSettings) -> StubEngine:
         return StubEngine(Toy(given["call_s"], tally, salt=version.number or 0))
 
+    async def tasks(_: Request) -> Response:
+        return PlainTextResponse(str(len(asyncio.all_tasks())))
+
     logs.configure(settings.log_level, sys.stderr)
     versions = [found for name in settings.models for found in open_reference(name, settings.registry)]
-    answered = run(create_app(settings, versions, load), settings)
+    app = create_app(settings, versions, load)
+    app.add_route(TASKS, tasks)
+    answered = run(app, settings)
     sys.exit(0 if answered else 1)
 
 

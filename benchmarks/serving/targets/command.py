@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.serving.machine import describe_machine, one_line
-from benchmarks.serving.targets import idle, overload, saturation, steady
+from benchmarks.serving.targets import abandoned, crash, idle, overload, saturation, soak, steady, swaps
 from benchmarks.serving.targets.bench import Bench
 from benchmarks.serving.targets.reading import Reading, table
 
@@ -19,6 +19,10 @@ PROMISES: Mapping[str, Callable[[Bench], list[Reading]]] = {
     "steady": steady.measure,
     "overload": overload.measure,
     "idle": idle.measure,
+    "abandoned": abandoned.measure,
+    "swaps": swaps.measure,
+    "crash": crash.measure,
+    "soak": soak.measure,
 }
 WITH_ANY_MODEL = ("saturation", "idle")
 """What needs neither the toy model's known cost nor its counts."""
