@@ -9,7 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.serving.client import ClientError
 from benchmarks.serving.machine import describe_machine, one_line
+from benchmarks.serving.processes import ServerError
 from benchmarks.serving.targets import abandoned, crash, idle, overload, saturation, soak, steady, swaps
 from benchmarks.serving.targets.bench import Bench
 from benchmarks.serving.targets.reading import Reading, table
@@ -42,7 +44,11 @@ def main(bench: Bench, names: Sequence[str], json_file: Path | None) -> bool:
     readings: list[Reading] = []
     for name in names:
         with console.status(name):
-            readings += PROMISES[name](bench)
+            try:
+                readings += PROMISES[name](bench)
+            except (ServerError, ClientError) as error:
+                # One promise that cannot be measured loses none of the others' figures.
+                readings.append(Reading(name, f"failed: {error}", None, 0))
     different = bench.images.checked - bench.images.equal
     readings += [
         Reading("same image", "images asked for again alone", bench.images.checked),

@@ -75,14 +75,10 @@ def _slice(
     server: StubServer, mix: Mix, rate: float, seconds: float, draw: random.Random
 ) -> list[tuple[Plan, list[Outcome]]]:
     """Send one slice, some of it streamed and all of it around two swaps; return what came of it."""
-    plans = [
-        Plan(
-            server.url,
-            _troubled(poisson(mix, rate=rate * share, seconds=seconds, draw=draw), draw),
-            stream=stream,
-        )
-        for share, stream in ((STREAMED, True), (1 - STREAMED, False))
-    ]
+    plans = []
+    for share, stream in ((STREAMED, True), (1 - STREAMED, False)):
+        arrivals = poisson(mix, rate=rate * share, seconds=seconds, draw=draw)
+        plans.append(Plan(server.url, [_troubled(one, draw) for one in arrivals], stream=stream))
     clients = [ClientProcess.start(plan) for plan in plans]
     swapper = Swapper(server.url, seconds / 3, swaps=2)
     swapper.start()
@@ -91,17 +87,14 @@ def _slice(
     return results
 
 
-def _troubled(arrivals: Sequence[Arrival], draw: random.Random) -> list[Arrival]:
+def _troubled(arrival: Arrival, draw: random.Random) -> Arrival:
     """Let some clients leave in the middle, and some ask for what cannot be."""
-    troubled = []
-    for arrival in arrivals:
-        fate = draw.random()
-        if fate < LEAVING:
-            arrival = dataclasses.replace(arrival, leave_s=draw.uniform(0, 0.1))
-        elif fate < LEAVING + BAD:
-            arrival = dataclasses.replace(arrival, body={**arrival.body, **draw.choice(BAD_FIELDS)})
-        troubled.append(arrival)
-    return troubled
+    fate = draw.random()
+    if fate < LEAVING:
+        return dataclasses.replace(arrival, leave_s=draw.uniform(0, 0.1))
+    if fate < LEAVING + BAD:
+        return dataclasses.replace(arrival, body={**arrival.body, **draw.choice(BAD_FIELDS)})
+    return arrival
 
 
 def _left_over(server: StubServer) -> dict[str, float]:
