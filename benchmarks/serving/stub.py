@@ -19,7 +19,7 @@ from benchmarks.serving.toy import Tally, Toy
 from engines.base import ImageRequest, Leg
 from engines.errors import InvalidRequestError
 from engines.settings import EngineSettings
-from models.references import open_reference
+from models.references import parse_reference
 from models.registry import Registry
 from models.spec import DiffusionDefaults, Lineage, ModelSpec, PixelCodec
 from models.version import ModelVersion
@@ -128,8 +128,9 @@ def main() -> None:
         return PlainTextResponse(str(len(asyncio.all_tasks())))
 
     logs.configure(settings.log_level, sys.stderr)
-    versions = [found for name in settings.models for found in open_reference(name, settings.registry)]
-    app = create_app(settings, versions, load)
+    references = [parse_reference(name, settings.registry) for name in settings.models]
+    versions = [version for reference in references for version in reference.open()]
+    app = create_app(settings, versions, load, references)
     app.add_route(TASKS, tasks)
     answered = run(app, settings)
     sys.exit(0 if answered else 1)
