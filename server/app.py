@@ -35,6 +35,7 @@ from server.hosting.memory import MemoryBudget
 from server.hosting.sources import find_sources
 from server.hosting.warmup import EngineLoader
 from server.metrics import Metrics
+from server.scheduling.policy import POLICIES
 from server.scheduling.worker import Worker
 from server.service import Service
 from server.settings import Settings
@@ -62,7 +63,12 @@ def create_app(
     door = open_door(settings.access, settings.host)
     server_version = _server_version()
     metrics = Metrics(server_version)
-    worker = Worker(max_waiting=settings.queue_rows, metrics=metrics)
+    worker = Worker(
+        policy=POLICIES[settings.policy],
+        max_waiting=settings.queue_rows,
+        max_pending_s=settings.pending_s,
+        metrics=metrics,
+    )
     encoder = Encoder(settings.encoder_threads, metrics)
     catalogue = Catalogue(versions)
     sources = find_sources(references)
@@ -79,6 +85,7 @@ def create_app(
     service = Service(
         settings, catalogue=catalogue, lifecycle=lifecycle, worker=worker, encoder=encoder, metrics=metrics
     )
+    metrics.pending.set_function(worker.backlog_s)
 
     async def look_after_models() -> None:
         await host.start()

@@ -113,6 +113,18 @@ class QueueFullError(RetryLaterError):
     """The waiting queue has no room for this request's images."""
 
 
+class TooLateError(RetryLaterError):
+    """The deadline would be missed; `retry_after_s` is infinite where waiting does not help."""
+
+
+class RequestCancelledError(ServeError):
+    """Somebody cancelled the request by its id."""
+
+
+class UnknownRequestError(RejectedError):
+    """No request of this id is in progress."""
+
+
 class NotReadyError(RetryLaterError):
     """The model is loading, or failed its check."""
 

@@ -27,6 +27,7 @@ CALL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5,
 WAIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 LOAD_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+ERROR_SECONDS = (-5, -1, -0.25, -0.1, -0.025, -0.01, -0.0025, 0, 0.0025, 0.01, 0.025, 0.1, 0.25, 1, 5)
 ENCODE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 BATCH_ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 64)
 
@@ -57,8 +58,8 @@ class Metrics:
         )
         self.engine_call = Histogram(
             "ddo_engine_call_seconds",
-            "Time of one engine call.",
-            ["model", "version"],
+            "Time of one engine call, by its kind and by how many rows it computed, padding included.",
+            ["model", "version", "lane", "bucket"],
             registry=registry,
             buckets=CALL_SECONDS,
         )
@@ -69,10 +70,33 @@ class Metrics:
             registry=registry,
             buckets=BATCH_ROWS,
         )
+        self.computed_rows = Counter(
+            "ddo_computed_rows",
+            "Rows of all engine calls, padding included.",
+            ["model", "version", "lane"],
+            registry=registry,
+        )
+        self.padding_rows = Counter(
+            "ddo_padding_rows",
+            "Rows of engine calls that were computed only to fill a batch size.",
+            ["model", "version", "lane"],
+            registry=registry,
+        )
+        self.prediction_error = Histogram(
+            "ddo_prediction_error_seconds",
+            "Time by which an image was done later (below 0: sooner) than was predicted when it came.",
+            ["model", "version"],
+            registry=registry,
+            buckets=ERROR_SECONDS,
+        )
+        self.pending = Gauge(
+            "ddo_pending_compute_seconds", "Engine time that accepted rows still need.", registry=registry
+        )
         self.dropped_rows = Counter(
             "ddo_cancelled_rows",
-            "Rows dropped before they were finished: cancelled by the client, or past their deadline.",
-            ["model", "version", "reason"],
+            "Rows dropped before they were finished: cancelled by the client, or past their deadline; "
+            "while they waited (queue) or were being made (compute).",
+            ["model", "version", "reason", "stage"],
             registry=registry,
         )
         self.images = Counter(

@@ -88,6 +88,7 @@ class Service:
                 deadline=arrival + deadline_ms / 1000,
                 path=path,
                 priority=wanted.priority,
+                promised=wanted.deadline_ms is not None,
             )
             for index in range(wanted.n)
         ]

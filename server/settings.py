@@ -17,6 +17,7 @@ from pydantic_settings import (
 from engines.settings import EngineSettings
 from server.access.settings import AccessSettings
 from server.edge.settings import ConnectionSettings
+from server.scheduling.policy import PolicyName
 
 BUNDLED = Path(__file__).resolve().parent.parent / "assets"
 
@@ -37,6 +38,10 @@ class Settings(BaseSettings):
         registry_poll_s: seconds between two looks at the registry's pointers.
         connection: TLS, and what a connection may be (`DDO_CONNECTION__CERTFILE`).
         queue_rows: images that may wait for a place in an engine, all models together.
+        policy: order of rows: `throughput` (first come, first served, full calls), `latency` (short requests
+            first) or `deadline` (earliest deadline first; without deadlines first come, first served).
+        pending_s: engine seconds that accepted images may need, all models together; an idle server takes any
+            request.
         max_images: images that one request may ask for.
         max_steps: sampler steps that one request may ask for.
         deadline_ms: milliseconds that a request may take; a request may ask for less.
@@ -63,6 +68,8 @@ class Settings(BaseSettings):
     registry_poll_s: float = Field(default=1.0, gt=0)
     connection: ConnectionSettings = ConnectionSettings()
     queue_rows: int = Field(default=512, ge=1)
+    policy: PolicyName = PolicyName.DEADLINE
+    pending_s: float = Field(default=120.0, gt=0)
     max_images: int = Field(default=16, ge=1)
     max_steps: int = Field(default=1000, ge=1)
     deadline_ms: int = Field(default=120_000, ge=1)

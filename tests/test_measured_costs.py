@@ -20,7 +20,6 @@ from models.version import ModelVersion
 from server.hosting.version_key import VersionKey
 from server.hosting.warmup import golden_request
 from server.metrics import Metrics
-from server.scheduling.cost import CostModel
 from server.scheduling.worker import Worker
 
 FAKE = VersionKey("fake", 1)
@@ -114,14 +113,6 @@ def test_a_diffusion_model_tells_its_calls_costs(tmp_path: Path, backend: str) -
     costs = load(version, settings).costs
     assert list(costs) == ["plain", "guided"]
     assert all(set(calls) <= {1, 2} and min(calls.values()) > 0 for calls in costs.values())
-
-
-def test_a_backlog_is_known_before_the_first_call() -> None:
-    cost = CostModel()
-    cost.expect("model", {"plain": {1: 3.0, 4: 8.0}, "guided": {4: 16.0}, "pixels": {}})
-    assert cost.seconds("model", active_calls=10, waiting_rows=0) == 30.0
-    cost.expect("other", {"plain": {}})
-    assert cost.seconds("other", active_calls=10, waiting_rows=0) == 0.0
 
 
 def test_a_worker_passes_on_what_its_engine_measured() -> None:

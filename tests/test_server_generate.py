@@ -178,7 +178,8 @@ def test_metrics_count_what_happened(client: httpx.Client) -> None:
     assert float(samples['ddo_rejections_total{reason="invalid-input"}']) >= 1
     assert float(samples['ddo_queue_wait_seconds_count{model="fake",version="3"}']) >= 2
     assert float(samples['ddo_batch_rows_bucket{le="8.0",model="fake",version="3"}']) >= 1
-    assert float(samples['ddo_engine_call_seconds_count{model="fake",version="3"}']) >= 4
+    calls = 'ddo_engine_call_seconds_count{bucket="%d",lane="lane0",model="fake",version="3"}'
+    assert sum(float(samples.get(calls % rows, 0)) for rows in range(1, 9)) >= 4
     assert float(samples['ddo_encode_seconds_count{format="webp"}']) >= 2
     assert samples['ddo_queue_rows{model="fake",version="3"}'] == "0.0"
     assert samples['ddo_active_rows{model="fake",version="3"}'] == "0.0"

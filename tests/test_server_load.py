@@ -81,25 +81,31 @@ def test_a_client_that_leaves_stops_costing_compute(waiting: bool) -> None:
         assert len(engine.batches) < FOREVER / 2
         metrics = client.get("/metrics").text
         gone = float(len(connections))
-        assert f'ddo_cancelled_rows_total{{model="fake",reason="cancelled",version="3"}} {gone}' in metrics
+        for stage, count in (("compute", 1.0), ("queue", gone - 1)):
+            labels = f'model="fake",reason="cancelled",stage="{stage}",version="3"'
+            assert count == 0 or f"ddo_cancelled_rows_total{{{labels}}} {count}" in metrics
         assert f'ddo_request_seconds_count{{outcome="client-disconnected"}} {gone}' in metrics
         assert client.post("/generate", json={"class_id": 1}).status_code == 200
 
 
 def test_a_row_past_its_deadline_stops_costing_compute() -> None:
-    engine = FakeEngine(cost_s=0.005)
+    engine = FakeEngine()
     with serving({"fake": engine}) as url, httpx.Client(base_url=url) as client:
         wait_until_ready(client)
+        assert client.post("/generate", json={"class_id": 1, "steps": 100, "n": 8}).status_code == 200
+        engine.cost_s = 0.005  # slower than it was when it was accepted
         late = {"class_id": 1, "steps": FOREVER, "deadline_ms": 100, "n": 2}
         assert client.post("/generate", json=late).status_code == 504
         wait_for(lambda: not engine.rows)
         assert len(engine.batches) < FOREVER / 2
-        assert 'reason="expired",version="3"} 2.0' in client.get("/metrics").text
+        assert 'reason="expired",stage="compute",version="3"} 2.0' in client.get("/metrics").text
 
 
 def test_an_answer_past_its_deadline_does_not_wait_for_the_call_in_progress() -> None:
-    with serving({"fake": FakeEngine(cost_s=1.0)}) as url, httpx.Client(base_url=url) as client:
+    engine = FakeEngine()
+    with serving({"fake": engine}) as url, httpx.Client(base_url=url) as client:
         wait_until_ready(client)
+        engine.cost_s = 1.0
         started = time.monotonic()
         assert client.post("/generate", json={"class_id": 1, "deadline_ms": 50}).status_code == 504
         assert time.monotonic() - started < 0.8  # a call takes 1 s

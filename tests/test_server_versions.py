@@ -173,7 +173,7 @@ def test_metrics_tell_versions_apart(client: httpx.Client, asked: int, other: in
     names = [
         'ddo_images_total{format="png",model="fake",version="%d"}',
         'ddo_queue_wait_seconds_count{model="fake",version="%d"}',
-        'ddo_engine_call_seconds_count{model="fake",version="%d"}',
+        'ddo_engine_call_seconds_count{bucket="1",lane="lane0",model="fake",version="%d"}',
         'ddo_batch_rows_sum{model="fake",version="%d"}',
     ]
     before = samples()

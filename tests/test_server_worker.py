@@ -41,7 +41,7 @@ def make(clock: Clock, max_waiting: int = 100, **engine: Any) -> tuple[Worker, F
 
 
 def ticket(
-    clock: Clock, seed: int = 0, *, steps: int = 3, class_id: int = 0, timeout_s: float = 1e9
+    clock: Clock, seed: int = 0, *, steps: int = 3, class_id: int = 0, timeout_s: float = 1e9, lanes: int = 1
 ) -> Ticket:
     request = ImageRequest(class_id=class_id, seed=seed, steps=steps, solver="heun")
     return Ticket(
@@ -49,7 +49,7 @@ def ticket(
         request=request,
         arrival=clock(),
         deadline=clock() + timeout_s,
-        path=FakeEngine().path(request),
+        path=FakeEngine(lanes=lanes).path(request),
     )
 
 
@@ -109,8 +109,8 @@ def test_a_row_past_its_deadline_is_dropped_and_its_place_given_on(clock: Clock)
 
 def test_a_failing_call_fails_its_rows_and_nothing_else(clock: Clock) -> None:
     worker, fake = make(clock, capacity=4, max_rows=4, lanes=2, fail_class=3)
-    bad = [ticket(clock, seed=0, class_id=3), ticket(clock, seed=2)]
-    good = [ticket(clock, seed=1), ticket(clock, seed=3), ticket(clock, seed=4)]
+    bad = [ticket(clock, seed=0, class_id=3, lanes=2), ticket(clock, seed=2, lanes=2)]
+    good = [ticket(clock, seed=seed, lanes=2) for seed in (1, 3, 4)]
     worker.submit([*bad, *good])
     turn_until(worker, lambda: all(each.future.done() for each in (*bad, *good)))
     for each in bad:

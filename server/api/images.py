@@ -39,6 +39,7 @@ router = APIRouter()
             errors.BodyTooLargeError,
             errors.UnsupportedMediaTypeError,
             errors.QueueFullError,
+            errors.TooLateError,
             errors.CallerBusyError,
             errors.RateLimitError,
             errors.NotReadyError,

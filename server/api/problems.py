@@ -48,6 +48,9 @@ KINDS: Mapping[type[Exception], Kind] = {
     errors.QueueFullError: Kind(429, "queue-full", "The server is busy"),
     errors.CallerBusyError: Kind(429, "caller-busy", "Too many requests of this key in progress"),
     errors.RateLimitError: Kind(429, "rate-limit", "Too many images for this key"),
+    errors.TooLateError: Kind(429, "too-late", "The deadline would be missed"),
+    errors.RequestCancelledError: Kind(409, "cancelled", "The request was cancelled"),
+    errors.UnknownRequestError: Kind(404, "unknown-request", "No such request in progress"),
     errors.NotReadyError: Kind(503, "not-ready", "The model is not ready"),
     errors.DrainingError: Kind(503, "draining", "The server is shutting down"),
     errors.DeadlineError: Kind(504, "deadline", "The deadline passed"),
@@ -164,7 +167,7 @@ def _detail(error: Exception, request: Request) -> str:
 
 
 def _headers(error: Exception) -> dict[str, str]:
-    if isinstance(error, errors.RetryLaterError):
+    if isinstance(error, errors.RetryLaterError) and math.isfinite(error.retry_after_s):
         return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
     if isinstance(error, errors.UnauthenticatedError):
         return {"WWW-Authenticate": 'Bearer realm="ddo-serve"' + ', error="invalid_token"' * error.wrong_key}

@@ -1,60 +1,93 @@
-"""How long the rows in front will take, from what past calls took."""
+"""How long engine calls take, lane by lane and by their number of rows; how long a row still needs."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
-from statistics import mean
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import accumulate
 
-WEIGHT = 0.1
-
-
-@dataclass(slots=True)
-class _Averages:
-    """Exponential moving averages of one model; None until something was measured."""
-
-    row_call_seconds: float | None = None
-    calls_per_row: float | None = None
+from engines.base import Leg
+from server.scheduling.lane_costs import LaneCosts
 
 
 class CostModel:
-    """Measured seconds that a model needs to advance one row by one call, its share of the batch.
+    """Seconds of every kind of call of every model: first what engines measured, then what calls take.
 
-    Batches are full when a queue is long, so the average of seconds by row already holds what batching saves.
+    A width is the number of rows in a call, each counted as often as its leg says (`Leg.width`).
     """
 
     def __init__(self) -> None:
         """Start without measurements."""
-        self._averages: dict[Hashable, _Averages] = {}
+        self._lanes: dict[tuple[Hashable, str], LaneCosts] = {}
 
     def expect(self, model: Hashable, costs: Mapping[str, Mapping[int, float]]) -> None:
-        """Begin with what an engine measured (`Engine.costs`): its kinds of calls alike, each well filled."""
-        best = [min(cost / rows for rows, cost in calls.items()) for calls in costs.values() if calls]
-        if best:
-            self._averages.setdefault(model, _Averages()).row_call_seconds = mean(best)
+        """Begin with what an engine measured (`Engine.costs`)."""
+        for lane, seconds in costs.items():
+            self._lanes[model, lane] = LaneCosts(seconds)
 
-    def observe_row(self, model: Hashable, calls: int) -> None:
-        """Record how many engine calls an opened row needs."""
-        averages = self._averages.setdefault(model, _Averages())
-        averages.calls_per_row = _blend(averages.calls_per_row, calls)
+    def forget(self, model: Hashable) -> None:
+        """Drop everything that is known of a model."""
+        for key in [key for key in self._lanes if key[0] == model]:
+            del self._lanes[key]
 
-    def observe_call(self, model: Hashable, rows: int, seconds: float) -> None:
-        """Record the seconds of one engine call of `rows` rows."""
-        averages = self._averages.setdefault(model, _Averages())
-        averages.row_call_seconds = _blend(averages.row_call_seconds, seconds / rows)
+    def lane(self, model: Hashable, lane: str) -> LaneCosts:
+        """Return what is known of one kind of call."""
+        known = self._lanes.get((model, lane))
+        if known is None:
+            known = self._lanes[model, lane] = LaneCosts({})
+        return known
 
-    def seconds(self, model: Hashable, *, active_calls: int, waiting_rows: int) -> float:
-        """Estimate the engine seconds that rows in front need; 0 before the first measurement.
+    def best_rows(self, model: Hashable, leg: Leg, most: int, *, slack: float = 0.0) -> int:
+        """Return how many rows, at most `most`, one call should have.
 
         Args:
-            model: whose rows they are.
-            active_calls: calls left of all active rows together.
-            waiting_rows: rows not opened yet; each is taken to need as many calls as rows did lately.
+            model: whose call.
+            leg: the kind of call and the width of each row.
+            most: rows that there are.
+            slack: share of the best throughput that may be given up for a call that is done sooner.
         """
-        averages = self._averages.get(model, _Averages())
-        calls = active_calls + waiting_rows * (averages.calls_per_row or 0.0)
-        return calls * (averages.row_call_seconds or 0.0)
+        return self.best_prefix(model, leg.lane, [leg.width] * most, slack=slack)
 
+    def best_prefix(self, model: Hashable, lane: str, widths: Sequence[int], *, slack: float = 0.0) -> int:
+        """Return how many of the rows of these widths, from the first, one call should have.
 
-def _blend(average: float | None, value: float) -> float:
-    return value if average is None else average + WEIGHT * (value - average)
+        Without slack: as many as give the most rows a second. With it: of the numbers that give nearly as
+        many, that which makes the rows wait least, if the others go into the next call.
+        """
+        costs = self.lane(model, lane)
+        upto = list(accumulate(widths))
+        seconds = [costs.seconds(width) for width in upto]
+        if not seconds or not all(seconds):
+            return len(seconds)
+        rates = [rows / each for rows, each in enumerate(seconds, start=1)]
+        wanted = max(rates) * (1 - slack)
+        options = [rows for rows, rate in enumerate(rates, start=1) if rate >= wanted]
+        if not slack:
+            return options[-1]
+
+        def waited(rows: int) -> float:
+            others = len(upto) - rows
+            return len(upto) * seconds[rows - 1] + others * costs.seconds(upto[-1] - upto[rows - 1])
+
+        return min(options, key=waited)
+
+    def row_seconds(self, model: Hashable, path: Sequence[Leg], calls_left: int, rows: int) -> float:
+        """Return the seconds until a row is done that shares each of its calls with `rows` - 1 others.
+
+        Args:
+            model: whose row.
+            path: all its calls.
+            calls_left: how many of them are still to be made.
+            rows: rows in every call, this one among them.
+        """
+        seconds = 0.0
+        for leg in reversed(path):
+            if calls_left <= 0:
+                break
+            calls = min(leg.calls, calls_left)
+            seconds += calls * self.lane(model, leg.lane).seconds(rows * leg.width)
+            calls_left -= calls
+        return seconds
+
+    def least_seconds(self, model: Hashable, path: Sequence[Leg]) -> float:
+        """Return the seconds that a row with the engine to itself took when it was quickest; 0 if unknown."""
+        return sum(leg.calls * self.lane(model, leg.lane).least for leg in path)

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import chain, count
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
+from server.scheduling import catch_up
+from server.scheduling.cost import CostModel
+from server.scheduling.policy import Policy
+from server.scheduling.priority import Priority
+from server.scheduling.rows import Rows
+from server.scheduling.schedulable import T, Turn
 
-class Schedulable(Protocol):
-    """What the scheduler sees of a row.
+BATCH_SHARE = 1 / 16
+"""Share of the calls that batch rows get while interactive rows leave them none."""
 
-    Attributes:
-        model: what makes it; rows of two models never share a call.
-        deadline: seconds on the caller's clock after which nobody wants it.
-        cancelled: nobody wants it any more.
-        lane: active rows of one model with equal lanes may share a call.
-    """
-
-    @property
-    def model(self) -> Hashable: ...  # noqa: D102
-
-    @property
-    def deadline(self) -> float: ...  # noqa: D102
-
-    @property
-    def cancelled(self) -> bool: ...  # noqa: D102
-
-    @property
-    def lane(self) -> Hashable: ...  # noqa: D102
-
-
-T = TypeVar("T", bound=Schedulable)
+FREE_RIDE = 1.1
+"""How much longer a call of interactive rows may take because batch rows take part in it."""
 
 
 class Drop(StrEnum):
@@ -43,115 +28,173 @@ class Drop(StrEnum):
     EXPIRED = "expired"
 
 
-@dataclass(frozen=True, slots=True)
-class _Queue(Generic[T]):
-    """Rows of one model, each with its number in order of arrival."""
-
-    capacity: int
-    max_rows: int
-    waiting: deque[tuple[int, T]] = field(default_factory=deque)
-    active: list[tuple[int, T]] = field(default_factory=list)
-
-
 class Scheduler(Generic[T]):
     """Step-level continuous batching with a bounded queue.
 
     A row waits, becomes active when its model has a free place, takes part in engine calls and retires.
-    Before every call the owner asks, in this order: `drop`, `admit`, `batch`. Rows are admitted in order of
-    arrival. The batch is the lane of the oldest active row, filled with rows of the same lane in order of
-    arrival; so the oldest row moves at every call, every row becomes the oldest one in turn, and nothing
-    starves, while rows that arrive later join at the next call.
+    Before every call the owner asks, in this order: `drop`, `admit`, `batch`. Rows are served in the order
+    of the policy's ranks, interactive ones first. A call is the lane of the first active row, filled with
+    rows of that lane in their order as far as the costs say that it pays. Batch rows fill what is free
+    anyway, and have every so many calls to themselves.
     """
 
-    def __init__(self, max_waiting: int) -> None:
+    def __init__(self, max_waiting: int, policy: Policy, cost: CostModel) -> None:
         """Bound the waiting rows of all models together by `max_waiting`."""
         self._max_waiting = max_waiting
-        self._queues: dict[Hashable, _Queue[T]] = {}
+        self._policy = policy
+        self._cost = cost
+        self._models: dict[Hashable, Rows[T]] = {}
         self._numbers = count()
+        self._next_deadline = float("inf")
+        self._cancelled = False
+        self._owed_to_batch = 0.0
 
     def add_model(self, model: Hashable, *, capacity: int, max_rows: int) -> None:
         """Accept rows of a model with at most `capacity` active rows, `max_rows` of them in a call."""
-        self._queues[model] = _Queue(capacity=capacity, max_rows=max_rows)
+        self._models[model] = Rows(capacity, max_rows)
 
     def remove_model(self, model: Hashable) -> None:
         """Accept no rows of a model any more. None of its rows waits or is active."""
-        del self._queues[model]
+        del self._models[model]
+
+    def max_rows(self, model: Hashable) -> int:
+        """Return the most rows in one call of a model."""
+        return self._models[model].max_rows
 
     def waiting(self, model: Hashable) -> int:
         """Return how many rows of a model wait for a place; none of a model that was not added."""
-        return len(self._queues[model].waiting) if model in self._queues else 0
+        return len(self._models[model].waiting) if model in self._models else 0
 
     def active(self, model: Hashable) -> Sequence[T]:
-        """Return the rows of a model that hold a place, oldest first; none of a model that was not added."""
-        return [row for _, row in self._queues[model].active] if model in self._queues else []
+        """Return the rows of a model that hold a place, in their order; of an unknown model none."""
+        return [row for _, row in self._models[model].active] if model in self._models else []
 
     @property
     def busy(self) -> bool:
         """Whether any row waits or is active."""
-        return any(queue.waiting or queue.active for queue in self._queues.values())
+        return any(self._models.values())
+
+    def __iter__(self) -> Iterator[tuple[Turn, T]]:
+        """Iterate over all rows with their turns; those of a model: active ones, then waiting ones."""
+        return chain.from_iterable(self._models.values())
 
     def has_room(self, rows: int) -> bool:
         """Return whether `rows` more rows may wait."""
-        return sum(len(queue.waiting) for queue in self._queues.values()) + rows <= self._max_waiting
+        return sum(len(model.waiting) for model in self._models.values()) + rows <= self._max_waiting
+
+    def turn_of(self, row: T) -> Turn:
+        """Return the place in the order that a row gets if it is submitted now."""
+        seconds = self._cost.row_seconds(row.model, row.path, row.calls_left, 1)
+        rank = self._policy.rank(row.arrival, row.deadline, seconds)
+        return Turn(row.priority is Priority.BATCH, rank, next(self._numbers))
 
     def submit(self, rows: Sequence[T]) -> None:
-        """Append rows to the waiting queue. The caller has asked `has_room`."""
+        """Let rows wait. The caller has asked `has_room`."""
         for row in rows:
-            self._queues[row.model].waiting.append((next(self._numbers), row))
+            self._models[row.model].add(self.turn_of(row), row)
+            self._next_deadline = min(self._next_deadline, row.deadline)
+
+    def note_cancelled(self) -> None:
+        """Tell that some row was cancelled; the next `drop` looks for it. Safe to call from any thread."""
+        self._cancelled = True
 
     def drop(self, now: float) -> list[tuple[T, Drop]]:
         """Remove the rows, waiting or active, that are past their deadline or cancelled."""
-        dropped: list[tuple[T, Drop]] = []
-        for queue in self._queues.values():
-            reasons = {
-                number: reason
-                for number, row in chain(queue.waiting, queue.active)
-                if (reason := _reason_to_drop(row, now)) is not None
-            }
-            if not reasons:
-                continue
-            dropped += [(row, reasons[n]) for n, row in chain(queue.active, queue.waiting) if n in reasons]
-            kept = [entry for entry in queue.waiting if entry[0] not in reasons]
-            queue.waiting.clear()
-            queue.waiting.extend(kept)
-            queue.active[:] = [entry for entry in queue.active if entry[0] not in reasons]
+        if now < self._next_deadline and not self._cancelled:
+            return []
+        self._cancelled = False
+        dropped = [
+            (row, Drop.EXPIRED if now >= row.deadline else Drop.CANCELLED)
+            for _, row in self
+            if now >= row.deadline or row.cancelled
+        ]
+        for row, _ in dropped:
+            self._models[row.model].remove(row)
+        self._next_deadline = min((row.deadline for _, row in self), default=float("inf"))
         return dropped
 
     def admit(self) -> list[T]:
-        """Move waiting rows into free places, first come, first served; return those rows."""
-        return [row for queue in self._queues.values() for row in _fill(queue)]
+        """Move waiting rows into free places, in their order; return those rows."""
+        return [row for model in self._models.values() if model.waiting for row in model.admit()]
 
-    def batch(self) -> list[T]:
+    def batch(self, now: float) -> list[T]:
         """Return the rows of the next call, which share a model and a lane; empty when none is active."""
-        queues = [queue for queue in self._queues.values() if queue.active]
-        if not queues:
+        models = [model for model in self._models.values() if model.active]
+        if not models:
             return []
-        oldest = min(queues, key=lambda queue: queue.active[0][0])
-        lane = oldest.active[0][1].lane
-        return [row for _, row in oldest.active if row.lane == lane][: oldest.max_rows]
+        first = min(models, key=lambda model: model.active[0][0])
+        turn, head = first.active[0]
+        if not turn.batch and (owed := self._owed(models)) is not None:
+            first, turn, head = owed
+        rows = self._fill(first, turn, head, now)
+        if rows[-1].priority is Priority.BATCH:
+            self._owed_to_batch = 0.0
+        return rows
 
     def retire(self, row: T) -> None:
-        """Give an active row's place back."""
-        active = self._queues[row.model].active
-        active[:] = [entry for entry in active if entry[1] is not row]
+        """Give a row's place back."""
+        self._models[row.model].remove(row)
 
     def clear(self) -> list[T]:
         """Remove and return every row."""
-        rows = [row for queue in self._queues.values() for _, row in chain(queue.active, queue.waiting)]
-        for queue in self._queues.values():
-            queue.active.clear()
-            queue.waiting.clear()
+        rows = [row for _, row in self]
+        for model in self._models.values():
+            model.clear()
         return rows
 
+    def _owed(self, models: Iterable[Rows[T]]) -> tuple[Rows[T], Turn, T] | None:
+        """Return the first batch row if its turn has come although interactive rows are there."""
+        entries = [
+            (model, *next(entry for entry in model.active if entry[0].batch))
+            for model in models
+            if model.active[-1][0].batch
+        ]
+        if not entries:
+            return None
+        self._owed_to_batch += BATCH_SHARE
+        return min(entries, key=lambda entry: entry[1]) if self._owed_to_batch >= 1 else None
 
-def _reason_to_drop(row: Schedulable, now: float) -> Drop | None:
-    if now >= row.deadline:
-        return Drop.EXPIRED
-    return Drop.CANCELLED if row.cancelled else None
+    def _fill(self, model: Rows[T], turn: Turn, head: T, now: float) -> list[T]:
+        """Return the rows of a call of the head's lane, or of those that catch up with it."""
+        peers = [row for other, row in model.active if other.batch == turn.batch]
+        rows = self._mates(peers, head, model.max_rows)
+        if len(rows) < min(len(peers), model.max_rows):
+            followers = catch_up.followers_of(rows, peers)[: model.max_rows - len(rows)]
+            if catch_up.pays(rows, followers, cost=self._cost, policy=self._policy, now=now):
+                rows = followers
+        head = rows[0]
+        lane, widths = head.lane, [_width(row, head.lane) for row in rows]
+        slack = 0.0 if model.waiting or turn.batch else self._policy.slack
+        rows = rows[: self._cost.best_prefix(head.model, lane, widths, slack=slack)]
+        if not turn.batch and model.active[-1][0].batch:
+            rows += self._riders(model, rows, lane)
+        return rows
+
+    @staticmethod
+    def _mates(peers: Iterable[T], head: T, most: int) -> list[T]:
+        lane = head.lane
+        rows = [head]
+        for row in peers:
+            if len(rows) == most:
+                break
+            if row is not head and row.lane == lane:
+                rows.append(row)
+        return rows
+
+    def _riders(self, model: Rows[T], rows: Sequence[T], lane: str) -> list[T]:
+        """Return the batch rows that may take part in a call of interactive rows."""
+        costs = self._cost.lane(rows[0].model, lane)
+        width = sum(_width(row, lane) for row in rows)
+        limit = FREE_RIDE * costs.seconds(width)
+        candidates = [row for turn, row in model.active if turn.batch and row.lane == lane]
+        riders: list[T] = []
+        for row in candidates[: model.max_rows - len(rows)]:
+            width += _width(row, lane)
+            if self._policy.slack and costs.seconds(width) > limit:
+                break
+            riders.append(row)
+        return riders
 
 
-def _fill(queue: _Queue[T]) -> Iterator[T]:
-    while queue.waiting and len(queue.active) < queue.capacity:
-        entry = queue.waiting.popleft()
-        queue.active.append(entry)
-        yield entry[1]
+def _width(row: T, lane: str) -> int:
+    return next((leg.width for leg in row.path if leg.lane == lane), 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -32,10 +32,13 @@ class Ticket:
         deadline: when nobody wants it any more.
         path: the engine calls that it needs, in their order (`Engine.path`).
         priority: how soon it is wanted.
+        promised: whether it was accepted because it would be done by its deadline.
         owner: whose it is, where that is known; limits are kept by it.
         previews: where its previews go, if somebody may want them.
         future: gets the image, (H, W, 3) uint8 RGB, or a ServeError.
         row: the engine's row once it is open.
+        forecast: seconds from its arrival to its pixels, as the costs of calls predicted.
+        expected: when its pixels should be there: the forecast, corrected by what others came to.
         started: when the turn of its first engine call began.
         finished: when its pixels were there.
     """
@@ -46,10 +49,13 @@ class Ticket:
     deadline: float
     path: Sequence[Leg]
     priority: Priority = Priority.INTERACTIVE
+    promised: bool = False
     owner: str | None = None
     previews: PreviewBox | None = None
     future: Future[Image] = field(default_factory=Future)
     row: Row | None = None
+    forecast: float | None = None
+    expected: float | None = None
     started: float | None = None
     finished: float | None = None
 
@@ -59,11 +65,17 @@ class Ticket:
         return self.future.cancelled()
 
     @property
-    def lane(self) -> Hashable:
-        """The open row's lane; rows that are not open share none."""
-        return None if self.row is None else self.row.lane
+    def lane(self) -> str:
+        """The kind of the next engine call."""
+        return self.path[0].lane if self.row is None else self.row.lane
+
+    @property
+    def width(self) -> int:
+        """As how many rows it counts in the next engine call."""
+        lane = self.lane
+        return next(leg.width for leg in self.path if leg.lane == lane)
 
     @property
     def calls_left(self) -> int:
-        """Engine calls that the open row still needs."""
-        return 0 if self.row is None else self.row.calls_left
+        """Engine calls that are still to be made."""
+        return sum(leg.calls for leg in self.path) if self.row is None else self.row.calls_left

@@ -6,6 +6,7 @@ take turns on them, each with a thread pool of its own, and every call of both w
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,10 +16,13 @@ from typing import Any
 import structlog
 
 from engines.base import Engine
-from server.errors import DeadlineError, EngineFailureError, NotReadyError, QueueFullError, ServeError
+from server.errors import DeadlineError, EngineFailureError, NotReadyError, ServeError
 from server.hosting.version_key import VersionKey
 from server.metrics import Metrics
+from server.scheduling.admission import Admission
 from server.scheduling.cost import CostModel
+from server.scheduling.meters import Meters
+from server.scheduling.policy import POLICIES, Policy, PolicyName
 from server.scheduling.scheduler import Drop, Scheduler
 from server.scheduling.ticket import Image, Ticket
 
@@ -32,14 +36,31 @@ class Worker:
     """
 
     def __init__(
-        self, *, max_waiting: int, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        max_waiting: int,
+        max_pending_s: float = math.inf,
+        policy: Policy = POLICIES[PolicyName.DEADLINE],
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Bound the waiting rows of all models by `max_waiting`; `clock` gives seconds."""
-        self._scheduler: Scheduler[Ticket] = Scheduler(max_waiting)
+        """Start without engines.
+
+        Args:
+            max_waiting: rows of all models that may wait for a place.
+            max_pending_s: engine seconds that all accepted rows may need.
+            policy: the order of rows.
+            metrics: where to write what is measured.
+            clock: gives seconds.
+        """
         self._cost = CostModel()
+        self._scheduler: Scheduler[Ticket] = Scheduler(max_waiting, policy, self._cost)
+        self._admission = Admission(self._scheduler, self._cost, max_pending_s=max_pending_s)
         self._metrics = metrics
         self._clock = clock
         self._engines: dict[VersionKey, Engine[Any]] = {}
+        self._meters: dict[VersionKey, Meters] = {}
+        self._free_at = 0.0
         self._wake = threading.Condition()
         self._leaving: dict[VersionKey, Future[None]] = {}
         self._stopping = False
@@ -74,6 +95,7 @@ class Worker:
             self._engines[model] = engine
             self._scheduler.add_model(model, capacity=engine.capacity, max_rows=engine.max_rows)
             self._cost.expect(model, engine.costs)
+            self._meters[model] = Meters(self._metrics, model)
         self._metrics.add_costs(model, engine.costs)
 
     def detach(self, model: VersionKey) -> Future[None]:
@@ -91,7 +113,8 @@ class Worker:
         """Queue the tickets of one request, all or none.
 
         Raises:
-            QueueFullError: there is no room for all of them; it says when the rows in front will be done.
+            QueueFullError: there is no room for all of them; it says when there will be.
+            TooLateError: a deadline that was promised to be kept would be missed.
             NotReadyError: the version has no engine.
             EngineFailureError: the engine thread has ended.
         """
@@ -100,10 +123,11 @@ class Worker:
                 raise EngineFailureError("the engine has stopped")
             if any(ticket.model not in self._engines for ticket in tickets):
                 raise NotReadyError("the version has just left the memory; ask again", 0)
-            if not self._scheduler.has_room(len(tickets)):
-                raise QueueFullError("the waiting queue is full", self.backlog_s())
+            self._admission.check(tickets, self._clock(), self._free_at)
             self._scheduler.submit(tickets)
             self._wake.notify()
+        for ticket in tickets:
+            ticket.future.add_done_callback(self._note)
 
     def waiting(self, model: VersionKey) -> int:
         """Return how many rows of a model wait for a place."""
@@ -114,16 +138,9 @@ class Worker:
         return len(self._scheduler.active(model))
 
     def backlog_s(self) -> float:
-        """Estimate the seconds until every row now in front is done."""
+        """Estimate the seconds until every row now in front is done; 0 before anything was measured."""
         with self._wake:
-            return sum(
-                self._cost.seconds(
-                    model,
-                    active_calls=sum(ticket.calls_left for ticket in self._scheduler.active(model)),
-                    waiting_rows=self._scheduler.waiting(model),
-                )
-                for model in self._engines
-            )
+            return self._admission.pending_s()
 
     def turn(self) -> None:
         """Let go of what is idle, drop what nobody wants, admit what has a place, make one engine call."""
@@ -136,9 +153,11 @@ class Worker:
             self._discard(ticket, reason)
         for ticket in admitted:
             self._open(ticket)
-        if batch := self._scheduler.batch():
+        with self._wake:
+            batch = self._scheduler.batch(now)
+        if batch:
             self._start(batch, now)
-            self._advance(batch)
+            self._advance(batch, now)
 
     def _run(self) -> None:
         try:
@@ -171,7 +190,8 @@ class Worker:
         ]
         for model in idle:
             self._scheduler.remove_model(model)
-            del self._engines[model]
+            self._cost.forget(model)
+            del self._engines[model], self._meters[model]
             future = self._leaving.pop(model)
             if future.set_running_or_notify_cancel():
                 future.set_result(None)
@@ -181,34 +201,35 @@ class Worker:
             ticket.row = self._engines[ticket.model].open(ticket.request)
         except Exception as error:
             self._fail([ticket], error)
-        else:
-            self._cost.observe_row(ticket.model, ticket.row.calls_left)
 
     def _start(self, batch: Sequence[Ticket], now: float) -> None:
         """Note when each row first takes part in a call: an open row may still wait for its lane."""
         for ticket in batch:
             if ticket.started is None:
                 ticket.started = now
-                self._metrics.queue_wait.labels(*ticket.model).observe(now - ticket.arrival)
+                self._meters[ticket.model].start(now - ticket.arrival)
 
-    def _advance(self, batch: Sequence[Ticket]) -> None:
-        model = batch[0].model
+    def _advance(self, batch: Sequence[Ticket], turned: float) -> None:
+        model, lane = batch[0].model, batch[0].lane
+        costs, width = self._cost.lane(model, lane), sum(ticket.width for ticket in batch)
         started = self._clock()
+        self._free_at = started + costs.seconds(width)
         try:
             self._engines[model].step([ticket.row for ticket in batch])
         except Exception as error:
             self._fail(batch, error)
             return
         seconds = self._clock() - started
-        self._cost.observe_call(model, len(batch), seconds)
-        self._metrics.engine_call.labels(*model).observe(seconds)
-        self._metrics.batch_rows.labels(*model).observe(len(batch))
+        slots = costs.slots(width)
+        self._meters[model].call(lane, rows=len(batch), width=width, slots=slots, seconds=seconds)
         for ticket in batch:
             if ticket.calls_left == 0:
                 self._finish(ticket)
         for ticket in batch:
             if ticket.previews is not None and ticket.row is not None:
                 ticket.previews.offer(self._engines[model], ticket.row, started + seconds)
+        with self._wake:  # What comes with a call is part of what it costs.
+            costs.observe(width, self._clock() - turned)
 
     def _finish(self, ticket: Ticket) -> None:
         try:
@@ -216,7 +237,10 @@ class Worker:
         except Exception as error:
             self._fail([ticket], error)
             return
-        ticket.finished = self._clock()
+        ticket.finished = now = self._clock()
+        self._admission.learn(ticket, now)
+        if ticket.expected is not None:
+            self._meters[ticket.model].finish(now - ticket.expected)
         if ticket.future.set_running_or_notify_cancel():
             ticket.future.set_result(image)
         self._release(ticket)
@@ -229,12 +253,20 @@ class Worker:
             self._release(ticket)
 
     def _discard(self, ticket: Ticket, reason: Drop) -> None:
-        self._metrics.dropped_rows.labels(*ticket.model, reason).inc()
+        self._meters[ticket.model].drop(reason, started=ticket.started is not None)
+        if reason is Drop.EXPIRED:
+            self._admission.learn(ticket, self._clock())
         _refuse(ticket, DeadlineError("the deadline passed before the image was finished"))
         self._release(ticket)
 
+    def _note(self, future: Future[Image]) -> None:
+        """Look for a cancelled ticket at the next turn. Called by whichever thread ended the future."""
+        if future.cancelled():
+            self._scheduler.note_cancelled()
+
     def _release(self, ticket: Ticket) -> None:
-        self._scheduler.retire(ticket)
+        with self._wake:
+            self._scheduler.retire(ticket)
         if ticket.row is not None:
             self._engines[ticket.model].close(ticket.row)
 

@@ -1,0 +1,122 @@
+"""When rows will be done: the order of the policy played forward with the costs of calls."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from heapq import heapify, heapreplace
+from typing import Generic
+
+from server.scheduling.cost import CostModel
+from server.scheduling.schedulable import T, Turn
+from server.scheduling.scheduler import BATCH_SHARE, Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What accepting rows would lead to; times are seconds from now.
+
+    Attributes:
+        starts: when the last of the new rows takes part in its first call.
+        ends: when the last of them is done.
+        own: engine seconds of the new rows.
+        pending: engine seconds of all rows that are there already.
+        breaks: whether a promise to another row would be broken that is kept without them.
+    """
+
+    starts: float
+    ends: float
+    own: float
+    pending: float
+    breaks: bool
+
+
+class Forecaster(Generic[T]):
+    """Plays the schedule forward.
+
+    The engine is taken for as many lines as a call has rows: each serves one row after the other, in the
+    order of the policy, at the pace of shared calls. Rows in different lanes take turns, which slows all of
+    them while calls are not full.
+    """
+
+    def __init__(self, scheduler: Scheduler[T], cost: CostModel) -> None:
+        """Look at the rows of `scheduler` and the costs of `cost`."""
+        self._scheduler = scheduler
+        self._cost = cost
+
+    def pending(self) -> float:
+        """Return the engine seconds that all rows still need, calls well filled."""
+        return sum(
+            self._work(row, self._lines(row, self._scheduler.max_rows(row.model)))
+            for _, row in self._scheduler
+        )
+
+    def outlook(self, rows: Sequence[T], now: float, free_at: float) -> Outlook:
+        """Look ahead.
+
+        Args:
+            rows: new ones of one request.
+            now: seconds on the rows' clock.
+            free_at: when the engine call in progress will be over.
+        """
+        entries = sorted(self._scheduler, key=_turn_of)
+        new = [(self._scheduler.turn_of(row), row) for row in rows]
+        first = rows[0]
+        crowd = [row for turn, row in entries if turn.batch <= new[0][0].batch]
+        lines = self._lines(first, min(self._scheduler.max_rows(first.model), len(crowd) + len(rows)))
+        work = [(turn, row, self._work(row, lines)) for turn, row in entries]
+        queue = sorted([*work, *((turn, row, self._work(row, lines)) for turn, row in new)], key=_turn_of)
+        pace = lines * _lanes_in_turn([row for _, row, _ in queue[: 2 * lines]], lines)
+        if any(turn.batch for turn, _, _ in work) and not new[0][0].batch:
+            pace /= 1 - BATCH_SHARE
+        start = max(now, free_at) - now
+        own = {turn.number for turn, _ in new}
+        ends, starts, breaks = 0.0, 0.0, False
+        free = [0.0] * lines
+        heapify(free)
+        for turn, row, seconds in queue:
+            mine = turn.number in own
+            begins = max(free[0], start) if mine else free[0]
+            done = begins + seconds * pace
+            heapreplace(free, done)
+            if mine:
+                starts, ends = max(starts, begins), max(ends, done)
+            elif row.promised and ends and now + done > row.deadline:
+                breaks = True
+        breaks = breaks and self._kept_without(work, now, lines, pace)
+        pending = sum(seconds for _, _, seconds in work)
+        total = sum(seconds for _, _, seconds in queue)
+        return Outlook(starts=starts, ends=ends, own=total - pending, pending=pending, breaks=breaks)
+
+    def _kept_without(
+        self, work: Sequence[tuple[Turn, T, float]], now: float, lines: int, pace: float
+    ) -> bool:
+        """Return whether every promise is kept as things are."""
+        free = [0.0] * lines
+        for _, row, seconds in work:
+            done = free[0] + seconds * pace
+            heapreplace(free, done)
+            if row.promised and now + done > row.deadline:
+                return False
+        return True
+
+    def _lines(self, row: T, most: int) -> int:
+        return self._cost.best_rows(row.model, row.path[0], most)
+
+    def _work(self, row: T, lines: int) -> float:
+        """Return the engine seconds that a row still needs as its share of calls of `lines` rows."""
+        return self._cost.row_seconds(row.model, row.path, row.calls_left, lines) / lines
+
+
+def _lanes_in_turn(rows: Sequence[T], lines: int) -> float:
+    """Return how many calls it takes to advance all these rows, against full calls."""
+    counts: dict[tuple[Hashable, str], int] = {}
+    for row in rows:
+        key = (row.model, row.lane)
+        counts[key] = counts.get(key, 0) + 1
+    needed = sum(-(-count // lines) for count in counts.values())
+    return max(1.0, needed / -(-len(rows) // lines))
+
+
+def _turn_of(entry: tuple[Turn, T] | tuple[Turn, T, float]) -> Turn:
+    return entry[0]

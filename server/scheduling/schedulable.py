@@ -1,0 +1,69 @@
+"""What scheduling sees of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+from engines.base import Leg
+from server.scheduling.priority import Priority
+
+
+class Schedulable(Protocol):
+    """A row. Times are seconds on one clock.
+
+    Attributes:
+        model: what makes it; rows of two models never share a call.
+        path: the engine calls that it needs.
+        calls_left: how many of them are still to be made; all before it is open.
+        lane: the kind of the next one; active rows of one model with equal lanes may share it.
+        priority: whether somebody waits for it.
+        arrival: when it came.
+        deadline: when nobody wants it any more.
+        cancelled: nobody wants it any more.
+        promised: whether it was accepted because it would be done by its deadline.
+    """
+
+    @property
+    def model(self) -> Hashable: ...  # noqa: D102
+
+    @property
+    def path(self) -> Sequence[Leg]: ...  # noqa: D102
+
+    @property
+    def calls_left(self) -> int: ...  # noqa: D102
+
+    @property
+    def lane(self) -> str: ...  # noqa: D102
+
+    @property
+    def priority(self) -> Priority: ...  # noqa: D102
+
+    @property
+    def arrival(self) -> float: ...  # noqa: D102
+
+    @property
+    def deadline(self) -> float: ...  # noqa: D102
+
+    @property
+    def cancelled(self) -> bool: ...  # noqa: D102
+
+    @property
+    def promised(self) -> bool: ...  # noqa: D102
+
+
+class Turn(NamedTuple):
+    """A row's place in the order: the lowest goes first.
+
+    Attributes:
+        batch: whether its priority is `batch`.
+        rank: what the policy says.
+        number: in order of arrival.
+    """
+
+    batch: bool
+    rank: float
+    number: int
+
+
+T = TypeVar("T", bound=Schedulable)
