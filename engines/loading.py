@@ -10,9 +10,11 @@ import torch
 
 from engines.backends.choice import make_backend, var_buckets
 from engines.base import Engine
+from engines.cuda import CudaDevice
 from engines.diffusion import DiffusionEngine
 from engines.diffusion_row import DiffusionRow
 from engines.errors import EngineError
+from engines.graphed_scale_decoder import GraphedScaleDecoder
 from engines.heap import keep_freed_memory
 from engines.pixels import make_decoder
 from engines.precision import choose_dtype
@@ -47,6 +49,13 @@ def load(version: ModelVersion, settings: EngineSettings) -> Engine[DiffusionRow
                 raise EngineError(f"a VAR model cannot decode with the codec {spec.codec.kind!r}")
             found = var_buckets(version, settings, dtype) if device.type == "cpu" else None
             transformer: Callable[..., ScaleDecoder] = partial(ScaleDecoder, bucket_cache=found)
+            if settings.backend == "torch-tensorrt":
+                raise EngineError(
+                    "the backend 'torch-tensorrt' compiles diffusion networks alone; for VAR use 'tensorrt' "
+                    "or 'torch-compile'"
+                )
+            if settings.backend == "torch-compile" and device.type == "cuda":
+                transformer = partial(GraphedScaleDecoder, graphs=CudaDevice(device))
             if settings.backend == "tensorrt":
                 engine = load_engine(version, "scale", directory=settings.compiled, device=device)
                 dtype = DTYPES[engine.record.precision]

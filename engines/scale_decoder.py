@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engines.backends.bucket_cache import BucketCache
 from engines.buckets import Buckets, powers_of_two
@@ -91,6 +91,11 @@ class ScaleDecoder:
         self._cache.release(branch.slot)
 
     @property
+    def _watched(self) -> nn.Module:
+        """What the search for batch sizes sees the inside of."""
+        return self._var
+
+    @property
     def costs(self) -> list[dict[int, float]]:
         """Seconds of a call by its branches, for each scale, as they were once measured."""
         return [buckets.seconds_by_size for buckets in self._buckets]
@@ -147,7 +152,7 @@ class ScaleDecoder:
         def run(scale: int, inputs: Sequence[Tensor], size: int) -> Tensor:
             digests = []
             for branch, own in zip(branches, inputs, strict=True):
-                with RowDigests(self._var, size) as watched:
+                with RowDigests(self._watched, size) as watched:
                     logits = self._run(scale, [branch] * size, [own] * size, depth=self._probed_layers)
                 digests.append(watched.with_result(logits))
             return torch.cat(digests, dim=1)

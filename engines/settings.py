@@ -17,7 +17,9 @@ class EngineSettings(FrozenModel):
 
     Attributes:
         backend: what compiles and runs the networks; `auto` is OpenVINO on a CPU where it is installed,
-            and torch elsewhere. `tensorrt` runs engines that `python -m engines build` made.
+            and torch elsewhere. `tensorrt` runs engines that `python -m engines build` made. On a GPU
+            `torch-compile` launches calls as CUDA graphs, diffusion's of compiled kernels, and
+            `torch-tensorrt` compiles diffusion networks when they are loaded.
         device: torch's name of the device.
         precision: of the networks; `auto` takes what the device does fastest. TensorRT's engines have
             their own.
@@ -27,7 +29,7 @@ class EngineSettings(FrozenModel):
         compiled: folder of TensorRT's engines.
     """
 
-    backend: Literal["auto", "openvino", "tensorrt", "torch"] = "auto"
+    backend: Literal["auto", "openvino", "tensorrt", "torch", "torch-compile", "torch-tensorrt"] = "auto"
     device: str = "cpu"
     precision: Precision = "auto"
     threads: int | None = Field(default=None, ge=1)

@@ -17,8 +17,8 @@ import numpy as np
 import onnxruntime
 import torch
 
+from engines.cuda import Work
 from engines.programs.program import Program
-from engines.tensorrt.device import Work
 from engines.tensorrt.record import EngineRecord, TensorRecord, profiles_of
 from engines.tensorrt.store import EngineStore, StoredEngine
 from models.version import record

@@ -193,5 +193,5 @@ def test_an_input_that_the_graph_lost_is_an_error(exports: OnnxCache, edm: Progr
 
 
 def test_serving_without_a_gpu_says_what_is_missing(version: ModelVersion) -> None:
-    with pytest.raises(EngineError, match="TensorRT engines run on an NVIDIA GPU"):
+    with pytest.raises(EngineError, match="an NVIDIA GPU is needed"):
         load(version, EngineSettings(backend="tensorrt"))

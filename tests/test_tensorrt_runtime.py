@@ -17,6 +17,7 @@ from var_tiny import make, tiny_engine
 from engines.backends.tensorrt_backend import TensorRTBackend
 from engines.backends.torch_backend import TorchBackend
 from engines.base import ImageRequest
+from engines.cuda import CudaDevice
 from engines.diffusion import DiffusionEngine
 from engines.errors import EngineError
 from engines.export.onnx import OnnxCache
@@ -24,7 +25,6 @@ from engines.pixels import PixelDecoder
 from engines.programs.diffusion_step import DiffusionStep
 from engines.programs.program import Program
 from engines.solvers import SolverTable, integrate, plan
-from engines.tensorrt.device import CudaDevice
 from engines.tensorrt.log import logger_of
 from engines.tensorrt.runtime import Engine
 from engines.tensorrt.scale_decoder import TensorRTScaleDecoder
@@ -237,7 +237,7 @@ def test_an_engine_that_takes_no_weights_says_so(load_engine: Load, tokens: Prog
 
 
 def test_without_a_gpu_loading_says_what_is_missing() -> None:
-    with pytest.raises(EngineError, match=r"run on an NVIDIA GPU: cpu cannot be used.*engines are built"):
+    with pytest.raises(EngineError, match=r"an NVIDIA GPU is needed: cpu cannot be used.*engines are built"):
         CudaDevice(CPU)
 
 

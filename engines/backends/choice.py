@@ -14,7 +14,10 @@ from engines.backends.base import Backend
 from engines.backends.bucket_cache import BucketCache, torch_sources
 from engines.backends.tensorrt_backend import TensorRTBackend
 from engines.backends.torch_backend import TorchBackend
+from engines.backends.torch_compile_backend import TorchCompileBackend
+from engines.backends.torch_tensorrt_backend import TorchTensorRTBackend
 from engines.code_digest import code_digest
+from engines.cuda import CudaDevice
 from engines.errors import EngineError
 from engines.settings import EngineSettings
 from models.version import ModelVersion
@@ -33,10 +36,15 @@ def make_backend(
 
     Raises:
         EngineError: OpenVINO is asked for where it is not installed, or for another device than the CPU;
-            TensorRT without a GPU, or without the version's engines.
+            TensorRT without a GPU, or without the version's engines or the package.
     """
-    if settings.backend == "tensorrt":
-        return TensorRTBackend.of(version, settings.compiled, device)
+    match settings.backend:
+        case "tensorrt":
+            return TensorRTBackend.of(version, settings.compiled, device)
+        case "torch-tensorrt":
+            return TorchTensorRTBackend.of(device, dtype, max_rows=settings.max_rows)
+        case "torch-compile":
+            return TorchCompileBackend(device, dtype, CudaDevice(device) if device.type == "cuda" else None)
     if settings.backend == "torch" or (settings.backend == "auto" and device.type != "cpu"):
         return TorchBackend(device, dtype)
     if device.type != "cpu":

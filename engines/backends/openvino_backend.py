@@ -17,7 +17,8 @@ import models.networks
 from engines.backends.artifact_cache import ArtifactCache
 from engines.backends.base import CompiledStep
 from engines.backends.bucket_cache import BucketCache
-from engines.buckets import Buckets, powers_of_two
+from engines.backends.result_search import search_by_results
+from engines.buckets import Buckets
 from engines.code_digest import code_digest
 from engines.programs.denoiser import trunk_program
 from engines.programs.diffusion_step import DiffusionStep
@@ -26,12 +27,6 @@ from models.networks.preconditioning import denoise
 
 T = TypeVar("T")
 Run = Callable[..., Tensor]
-
-PROBES = 4
-"""Rows that the search for batch sizes tries: one result alone may hide a difference by rounding."""
-
-CALL_COST = 0.5
-"""What a call costs beside its rows, in rows: measured with 9 M parameters; with more it is less."""
 
 TRACED_ROWS = 2
 """Rows of a program's example: tracing takes a size of 1 for a constant."""
@@ -95,18 +90,11 @@ class OpenVinoBackend:
     def find_buckets(
         self, step: DiffusionStep, lane: str, run: Callable[[int, int], Tensor], most: int
     ) -> Buckets:
-        """Try several rows, since only results can be seen; what was found is kept in the cache."""
-
-        def probe(size: int) -> Tensor:
-            return torch.cat([run(size, number) for number in range(PROBES)], dim=1)
-
-        def search() -> list[Buckets]:
-            found = Buckets.find(probe, powers_of_two(most), CALL_COST)
-            return [found.timed(lambda size: run(size, 0))]
-
+        """Compare results, and keep what was found in the cache."""
         if self._cache is None:
-            return search()[0]
-        return BucketCache(self._cache, self._sources()).get(lane, most, search)[0]
+            return search_by_results(run, most)
+        kept = BucketCache(self._cache, self._sources())
+        return kept.get(lane, most, lambda: [search_by_results(run, most)])[0]
 
     def compile_program(self, program: Program) -> Run:
         """Compile a program of one output, all float32; it takes and returns tensors on the CPU."""

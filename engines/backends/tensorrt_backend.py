@@ -9,19 +9,14 @@ import torch
 from torch import Tensor
 
 from engines.backends.base import CompiledStep
-from engines.buckets import Buckets, powers_of_two
+from engines.backends.result_search import search_by_results
+from engines.buckets import Buckets
 from engines.errors import EngineError
 from engines.programs.diffusion import GUIDED, PLAIN
 from engines.programs.diffusion_step import DiffusionStep
 from engines.tensorrt.loading import load_engine
 from engines.tensorrt.runtime import Engine
 from models.version import ModelVersion
-
-CALL_COST = 0.5
-"""What a call costs beside its rows, in rows; an estimate, since no GPU was at hand."""
-
-PROBES = 4
-"""Rows that the search for batch sizes tries: one alone may hide a difference by rounding."""
 
 
 class TensorRTBackend:
@@ -73,9 +68,5 @@ class TensorRTBackend:
     def find_buckets(
         self, step: DiffusionStep, lane: str, run: Callable[[int, int], Tensor], most: int
     ) -> Buckets:
-        """Try several rows, since only results can be seen; every size tried has its graph from then on."""
-
-        def probe(size: int) -> Tensor:
-            return torch.cat([run(size, number) for number in range(PROBES)], dim=1)
-
-        return Buckets.find(probe, powers_of_two(most), CALL_COST)
+        """Compare results; every size tried has its graph from then on."""
+        return search_by_results(run, most)

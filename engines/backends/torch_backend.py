@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,9 +31,7 @@ class TorchBackend:
 
     def compile(self, step: DiffusionStep) -> CompiledStep:
         """Fold, cast and move the networks of `step`."""
-        for network in (step.network, step.guide):
-            if network is not None:
-                self._prepare(network)
+        prepare_step(step, self.device, self.dtype)
 
         @torch.inference_mode()
         def run(
@@ -60,7 +58,11 @@ class TorchBackend:
         found = Buckets.find(watched, powers_of_two(most), call_cost)
         return found.timed(lambda size: run(size, 0).flatten()[0].item())  # waits for the device
 
-    def _prepare(self, network: nn.Module) -> None:
-        network.eval().requires_grad_(False).to(self.device)
-        network.prepare_inference(self.dtype)  # type: ignore[operator]
-        convert_conv2d_weight_memory_format(network, torch.channels_last)
+
+def prepare_step(step: DiffusionStep, device: torch.device, dtype: torch.dtype) -> None:
+    """Fold, cast and move the networks of a step: convolutions in `dtype` and channels-last."""
+    for network in (step.network, step.guide):
+        if network is not None:
+            network.eval().requires_grad_(False).to(device)
+            network.prepare_inference(dtype)  # type: ignore[operator]
+            convert_conv2d_weight_memory_format(network, torch.channels_last)

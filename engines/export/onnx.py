@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from engines.export.digest import exporter_versions, program_digest
+from engines.export.dynamic import Positional, dynamic_shapes, example
 from engines.programs.program import Program
 
 _FILE = "model.onnx"
@@ -63,18 +63,6 @@ class OnnxCache:
         return OnnxFile(target / _FILE, digest)
 
 
-class _Positional(nn.Module):
-    """A module whose inputs the exporter sees as one list, whatever the signature of its `forward`."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        result: Tensor | tuple[Tensor, ...] = self.module(*inputs)
-        return result
-
-
 def export(program: Program, path: Path) -> None:
     """Write a program as ONNX to `path`, its weights beside it.
 
@@ -82,19 +70,12 @@ def export(program: Program, path: Path) -> None:
         EngineError: a package that exporting needs is missing.
     """
     exporter_versions()
-    # Small, and no two alike: equal sizes could be taken for one dimension.
-    sizes = {name: 2 + i for i, name in enumerate(sorted(program.dimensions))}
-    dynamic = torch.export.Dim.DYNAMIC
-    shapes = tuple(
-        {axis: dynamic for axis, size in enumerate(port.shape) if isinstance(size, str)}
-        for port in program.inputs
-    )
     exported = torch.onnx.export(
-        _Positional(program.module).eval(),
-        program.example(sizes),
+        Positional(program.module).eval(),
+        example(program),
         dynamo=True,
         opset_version=program.opset,
-        dynamic_shapes=(shapes,),
+        dynamic_shapes=dynamic_shapes(program),
         input_names=[port.name for port in program.inputs],
         output_names=[port.name for port in program.outputs],
         verbose=False,

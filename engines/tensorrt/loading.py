@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from engines.cuda import CudaDevice
 from engines.tensorrt.api import tensorrt
-from engines.tensorrt.device import CudaDevice
 from engines.tensorrt.runtime import Engine
 from engines.tensorrt.store import EngineStore
 from models.version import ModelVersion

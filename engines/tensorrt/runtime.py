@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engines.cuda import Device
 from engines.errors import EngineError
-from engines.tensorrt.device import Device
 from engines.tensorrt.log import logger_of
 from engines.tensorrt.record import TensorRecord
 from engines.tensorrt.store import StoredEngine

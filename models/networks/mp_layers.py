@@ -18,7 +18,7 @@ def normalize(x: Tensor, dim: int | Sequence[int] | None = None, eps: float = 1e
     """Scale vectors along `dim` (default: all but the first) to the norm of unit-variance entries."""
     dims = list(range(1, x.ndim)) if dim is None else [dim] if isinstance(dim, int) else dim
     norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=torch.float32)
-    norm = eps + norm * math.sqrt(1 / math.prod(x.shape[each] for each in dims))
+    norm = eps + norm * math.sqrt(1 / math.prod([x.shape[each] for each in dims]))
     unit: Tensor = x / norm.to(x.dtype)
     return unit
 

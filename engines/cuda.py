@@ -1,4 +1,4 @@
-"""Where engines run: streams and CUDA graphs, apart from TensorRT itself."""
+"""A GPU's streams and CUDA graphs, apart from what runs in them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Work = Callable[[int], None]
 
 
 class Device(Protocol):
-    """What the runtime asks of a GPU.
+    """What runs programs asks this of a GPU.
 
     Attributes:
         device: where tensors lie.
@@ -41,8 +41,8 @@ class CudaDevice:
     def __init__(self, device: torch.device) -> None:
         if device.type != "cuda" or not torch.cuda.is_available():
             raise EngineError(
-                f"TensorRT engines run on an NVIDIA GPU: {device} cannot be used. They need the GPU's driver "
-                "and a torch with CUDA; engines are built without them"
+                f"an NVIDIA GPU is needed: {device} cannot be used. It takes the GPU's driver and a torch "
+                "with CUDA; TensorRT engines are built without them"
             )
         self.device = device
 
