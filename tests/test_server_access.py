@@ -49,6 +49,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         {"Authorization": f"bearer {USER}"},
         {"X-API-Key": USER},
         {"X-API-Key": ADMIN},
+        {"X-API-Key": ADMIN, "Authorization": f"Bearer {ADMIN}"},
     ],
 )
 def test_a_key_lets_in(client: httpx.Client, headers: dict[str, str]) -> None:
@@ -61,9 +62,17 @@ def test_a_key_lets_in(client: httpx.Client, headers: dict[str, str]) -> None:
     ("headers", "challenge"),
     [
         ({}, 'Bearer realm="ddo-serve"'),
-        ({"Authorization": f"Basic {USER}"}, 'Bearer realm="ddo-serve"'),
-        ({"Authorization": USER}, 'Bearer realm="ddo-serve"'),
-        ({"Authorization": "Bearer"}, 'Bearer realm="ddo-serve"'),
+        ({"Authorization": f"Basic {USER}"}, 'Bearer realm="ddo-serve", error="invalid_token"'),
+        ({"Authorization": USER}, 'Bearer realm="ddo-serve", error="invalid_token"'),
+        ({"Authorization": "Bearer"}, 'Bearer realm="ddo-serve", error="invalid_token"'),
+        (
+            {"Authorization": f"Bearer {new_key()}", "X-API-Key": USER},
+            'Bearer realm="ddo-serve", error="invalid_token"',
+        ),
+        (
+            {"Authorization": f"Bearer {ADMIN}", "X-API-Key": USER},
+            'Bearer realm="ddo-serve", error="invalid_token"',
+        ),
         ({"X-API-Key": USER[:-1]}, 'Bearer realm="ddo-serve", error="invalid_token"'),
         ({"X-API-Key": digest_of(USER)}, 'Bearer realm="ddo-serve", error="invalid_token"'),
         ({"Authorization": f"Bearer {new_key()}"}, 'Bearer realm="ddo-serve", error="invalid_token"'),

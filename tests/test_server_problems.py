@@ -58,6 +58,8 @@ def check_problem(answer: httpx.Response, status: int, kind: str) -> dict[str, A
         ({"class_id": 10**30}, "class_id", "0 to 3"),
         ({"class_id": "1"}, "class_id", "valid integer"),
         ({"class_id": True}, "class_id", "valid integer"),
+        ({"class_id": 1.5}, "class_id", "integer"),
+        ({"class_id": 1, "n": 1e300}, "n", "more than 4"),
         ({}, "class_id", "GET /models/fake/classes"),
         ({"class_name": "dog fase"}, "class_name", "did you mean 'dog face'?"),
         ({"class_name": "xyz"}, "class_name", "GET /models/fake/classes"),
@@ -90,6 +92,12 @@ def test_bad_input_names_the_field(client: httpx.Client, body: Any, field: str, 
     assert list(messages) == [field]
     assert says in messages[field]
     assert messages[field] in problem["detail"]
+
+
+def test_a_whole_number_may_have_a_point(client: httpx.Client) -> None:
+    bodies = ['{"class_id": 1, "seed": 2, "steps": 3}', '{"class_id": 1.0, "seed": 2.0, "steps": 3e0}']
+    first, second = (client.post("/generate", content=body).json()["images"] for body in bodies)
+    assert first == second
 
 
 def test_all_bad_fields_are_told_at_once(client: httpx.Client) -> None:

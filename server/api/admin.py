@@ -10,6 +10,7 @@ from server.api.body import M, read_json
 from server.api.openapi import json_body
 from server.api.parts import AppParts, Parts
 from server.api.problems import document
+from server.api.schemas import Whole
 from server.hosting.catalogue import ModelState, ServedModel
 
 
@@ -18,7 +19,7 @@ class AnyVersion(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    version: int | None = Field(
+    version: Whole | None = Field(
         default=None, ge=0, description="Its number in the registry; else the one that is current there."
     )
 
@@ -28,7 +29,7 @@ class OneVersion(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    version: int = Field(ge=0, description="Its number in the registry.")
+    version: Whole = Field(ge=0, description="Its number in the registry.")
 
 
 class HostedVersion(BaseModel):

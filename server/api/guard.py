@@ -8,9 +8,9 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from server.access.caller import Caller
-from server.api.parts import AppParts
+from server.api.parts import AppParts, Parts
 from server.api.problems import kind_of
-from server.errors import ForbiddenError, RejectedError
+from server.errors import ForbiddenError, RejectedError, UnauthenticatedError
 
 _BEARER = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key of this server.")
 _HEADER = APIKeyHeader(
@@ -30,12 +30,25 @@ async def require_key(
         UnauthenticatedError: a key is needed, and none or a wrong one came.
     """
     try:
-        caller = parts.door.caller(bearer.credentials if bearer else header)
+        caller = _caller(request, parts, bearer, header)
     except RejectedError as error:
         parts.metrics.rejections.labels(kind_of(error).slug).inc()
         raise
     request.state.caller = caller
     return caller
+
+
+def _caller(
+    request: Request, parts: Parts, bearer: HTTPAuthorizationCredentials | None, header: str | None
+) -> Caller:
+    """Return whose keys these are. Of two keys none may be wrong: which one counts is not for us to guess."""
+    sent = [header] if header is not None else []
+    if "authorization" in request.headers:
+        sent.append(bearer.credentials if bearer else "")
+    callers = [parts.door.caller(key) for key in sent or [None]]
+    if len(set(callers)) > 1:
+        raise UnauthenticatedError("the request holds two different API keys", wrong_key=True)
+    return callers[0]
 
 
 RequestCaller = Annotated[Caller, Depends(require_key)]

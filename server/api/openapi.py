@@ -82,6 +82,15 @@ class Api(FastAPI):
             _, definitions = models_json_schema(
                 [(GenerateRequest, "validation"), (Problem, "serialization")], ref_template=REFERENCE
             )
-            schemas = super().openapi().setdefault("components", {}).setdefault("schemas", {})
-            schemas.update(definitions["$defs"])
+            document = super().openapi()
+            document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+            if not self.state.parts.door.guarded:
+                _forget_keys(document)
         return super().openapi()
+
+
+def _forget_keys(document: dict[str, Any]) -> None:
+    document["components"].pop("securitySchemes", None)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation.pop("security", None)

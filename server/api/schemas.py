@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from server.encoding import ImageFormat
 from server.scheduling.priority import Priority
@@ -12,18 +12,26 @@ from server.scheduling.priority import Priority
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# To JSON Schema, and to JavaScript, 1.0 is an integer.
+Whole = Annotated[int, BeforeValidator(_whole)]
+
+
 class Sampling(BaseModel):
     """Which model makes images, and how. A field that is left out takes the model's default."""
 
     model: str | None = Field(default=None, description="A name from GET /models; else the server's first.")
-    version: int | None = Field(
+    version: Whole | None = Field(
         default=None, ge=0, description="A version from GET /models; else the model's default one."
     )
     cfg: FiniteFloat = Field(default=1.0, description="Guidance scale; 1 is no guidance and costs nothing.")
-    steps: int | None = Field(default=None, ge=1, description="Sampler steps (EDM, EDM2).")
+    steps: Whole | None = Field(default=None, ge=1, description="Sampler steps (EDM, EDM2).")
     solver: str | None = Field(default=None, description="Sampler (EDM, EDM2).")
     temperature: FiniteFloat | None = Field(default=None, gt=0, description="Of token sampling (VAR).")
-    top_k: int | None = Field(default=None, ge=0, description="Keep the k best tokens; 0 keeps all (VAR).")
+    top_k: Whole | None = Field(default=None, ge=0, description="Keep the k best tokens; 0 keeps all (VAR).")
     top_p: FiniteFloat | None = Field(default=None, ge=0, le=1, description="Nucleus; 0 keeps all (VAR).")
     var_raw_cfg: FiniteFloat | None = Field(
         default=None, description="The value that VAR's own code calls cfg, in place of `cfg` (VAR)."
@@ -40,22 +48,22 @@ class GenerateRequest(Sampling):
         json_schema_extra={"examples": [{"class_id": 207, "cfg": 1.0, "seed": 1}]},
     )
 
-    class_id: int | None = Field(default=None, ge=0, description="Class by number; or give `class_name`.")
+    class_id: Whole | None = Field(default=None, ge=0, description="Class by number; or give `class_name`.")
     class_name: str | None = Field(default=None, max_length=256, description="Class by name.")
-    seed: int | None = Field(
+    seed: Whole | None = Field(
         default=None,
         ge=0,
         lt=2**63,
         description="Seed of the first image; image i has seed + i. Drawn, and told, when left out.",
     )
-    n: int = Field(default=1, ge=1, description="Images of the class, up to the server's limit.")
+    n: Whole = Field(default=1, ge=1, description="Images of the class, up to the server's limit.")
     format: Annotated[ImageFormat | None, Field(strict=False)] = Field(
         default=None, description="png (the default), webp (lossless) or jpeg."
     )
     priority: Annotated[Priority, Field(strict=False)] = Field(
         default=Priority.INTERACTIVE, description="batch takes what interactive requests leave, at no hurry."
     )
-    deadline_ms: int | None = Field(
+    deadline_ms: Whole | None = Field(
         default=None, ge=1, description="Give up after so many milliseconds, up to the server's limit."
     )
 
