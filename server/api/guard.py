@@ -42,7 +42,7 @@ def _caller(
     request: Request, parts: Parts, bearer: HTTPAuthorizationCredentials | None, header: str | None
 ) -> Caller:
     """Return whose keys these are. Of two keys none may be wrong: which one counts is not for us to guess."""
-    sent = [header] if header is not None else []
+    sent: list[str | None] = [header] if header is not None else []
     if "authorization" in request.headers:
         sent.append(bearer.credentials if bearer else "")
     callers = [parts.door.caller(key) for key in sent or [None]]
