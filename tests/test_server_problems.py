@@ -94,12 +94,6 @@ def test_bad_input_names_the_field(client: httpx.Client, body: Any, field: str, 
     assert messages[field] in problem["detail"]
 
 
-def test_a_whole_number_may_have_a_point(client: httpx.Client) -> None:
-    bodies = ['{"class_id": 1, "seed": 2, "steps": 3}', '{"class_id": 1.0, "seed": 2.0, "steps": 3e0}']
-    first, second = (client.post("/generate", content=body).json()["images"] for body in bodies)
-    assert first == second
-
-
 def test_all_bad_fields_are_told_at_once(client: httpx.Client) -> None:
     problem = check_problem(client.post("/generate", json={"n": 0, "seed": "x"}), 422, "invalid-input")
     assert {entry["field"] for entry in problem["errors"]} == {"n", "seed"}
@@ -169,6 +163,12 @@ def test_an_unforeseen_error_is_in_the_log_and_not_in_the_answer(
     entry = next(line for line in lines if line["event"] == "unexpected error")
     assert entry["request_id"] == problem["request_id"]
     assert "RuntimeError: a secret path" in entry["exception"]
+
+
+def test_a_whole_number_may_have_a_point(client: httpx.Client) -> None:
+    bodies = ['{"class_id": 1, "seed": 2, "steps": 3}', '{"class_id": 1.0, "seed": 2.0, "steps": 3e0}']
+    first, second = (client.post("/generate", content=body).json()["images"] for body in bodies)
+    assert first == second
 
 
 def test_a_full_queue_says_when_to_come_back() -> None:
