@@ -16,12 +16,14 @@ from models.references import Reference
 from models.version import ModelVersion
 from server.access.door import Door, is_loopback, open_door
 from server.access.quotas import Quotas
-from server.api import admin, health, images, models, pages
+from server.api import admin, health, images, jobs, models, pages
 from server.api.guard import require_admin, require_key
+from server.api.job_schemas import JobRequest
 from server.api.middleware import RequestContext
 from server.api.openapi import Api
 from server.api.parts import Parts
 from server.api.problems import document, handle
+from server.api.schemas import GenerateRequest
 from server.edge.browsers import OwnPagesOnly
 from server.edge.secure_headers import SecureHeaders
 from server.encoding import Encoder
@@ -34,6 +36,7 @@ from server.hosting.loader import Loader
 from server.hosting.memory import MemoryBudget
 from server.hosting.sources import find_sources
 from server.hosting.warmup import EngineLoader
+from server.jobs.jobs import Jobs
 from server.metrics import Metrics
 from server.scheduling.policy import POLICIES
 from server.scheduling.worker import Worker
@@ -87,6 +90,8 @@ def create_app(
     )
     metrics.pending.set_function(worker.backlog_s)
 
+    job_book = Jobs(settings, catalogue=catalogue, lifecycle=lifecycle, worker=worker, metrics=metrics)
+
     async def look_after_models() -> None:
         await host.start()
         await follower.run()
@@ -94,17 +99,20 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         worker.start()
+        await job_book.start()
         looking_after = asyncio.create_task(look_after_models())
         try:
             yield
         finally:
             looking_after.cancel()
+            await job_book.stop()
             await asyncio.to_thread(worker.stop, STOP_TIMEOUT_S)
             encoder.close()
 
     app = Api(
         title="ddo-serve",
         version=server_version,
+        bodies=(GenerateRequest, JobRequest, admin.AnyVersion, admin.OneVersion),
         summary="Images from EDM, EDM2 and VAR models, Direct Discriminative Optimization included.",
         lifespan=lifespan,
         docs_url=None,
@@ -120,6 +128,7 @@ def create_app(
         lifecycle=lifecycle,
         worker=worker,
         service=service,
+        jobs=job_book,
         metrics=metrics,
     )
     _keep_browsers_out(app, settings, door)
@@ -128,7 +137,7 @@ def create_app(
     app.add_exception_handler(ServeError, handle)
     app.add_exception_handler(HTTPException, handle)
     app.add_exception_handler(RequestValidationError, handle)
-    for routes in (images, models):
+    for routes in (images, jobs, models):
         app.include_router(
             routes.router,
             dependencies=[Depends(require_key)],

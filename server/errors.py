@@ -96,6 +96,22 @@ class NotAcceptableError(RejectedError):
     """The Accept header allows no form in which this answer could be given."""
 
 
+class UnknownJobError(RejectedError):
+    """There is no such job, or it is somebody else's."""
+
+
+class JobConflictError(RejectedError):
+    """The job's state does not allow this."""
+
+
+class IdempotencyError(RejectedError):
+    """The Idempotency-Key was used for another request."""
+
+
+class StorageError(RejectedError):
+    """The disk, or the part of it that jobs may use, cannot take a job's images."""
+
+
 class RetryLaterError(RejectedError):
     """The same request may succeed later.
 

@@ -102,6 +102,10 @@ class Metrics:
         self.images = Counter(
             "ddo_images", "Images given to clients.", ["model", "version", "format"], registry=registry
         )
+        self.job_images = Counter(
+            "ddo_job_images", "Images of jobs that are on the disk.", ["model", "version"], registry=registry
+        )
+        self._jobs = Gauge("ddo_jobs", "Jobs that are kept.", ["state"], registry=registry)
         self.encode = Histogram(
             "ddo_encode_seconds",
             "Time to encode one image.",
@@ -179,6 +183,11 @@ class Metrics:
             self._active_rows,
         ):
             metric.remove(*model)
+
+    def add_jobs(self, counts: Mapping[str, Callable[[], int]]) -> None:
+        """Show how many jobs there are in each state, as the functions give them at every scrape."""
+        for state, count in counts.items():
+            self._jobs.labels(state).set_function(count)
 
     def add_costs(self, model: VersionKey, costs: Mapping[str, Mapping[int, float]]) -> None:
         """Show what calls of a served version cost (`Engine.costs`)."""

@@ -17,6 +17,7 @@ from pydantic_settings import (
 from engines.settings import EngineSettings
 from server.access.settings import AccessSettings
 from server.edge.settings import ConnectionSettings
+from server.jobs.settings import JobSettings
 from server.scheduling.policy import PolicyName
 
 BUNDLED = Path(__file__).resolve().parent.parent / "assets"
@@ -49,6 +50,7 @@ class Settings(BaseSettings):
         body_timeout_s: seconds in which a request's body has to arrive.
         encoder_threads: threads that encode images.
         shutdown_timeout_s: seconds that clients have to read their answers once all are computed.
+        jobs: directory and bounds of jobs (`DDO_JOBS__DIRECTORY`).
         log_level: least level that is logged.
     """
 
@@ -77,6 +79,7 @@ class Settings(BaseSettings):
     body_timeout_s: float = Field(default=10.0, gt=0)
     encoder_threads: int = Field(default=2, ge=1)
     shutdown_timeout_s: int = Field(default=30, ge=1)
+    jobs: JobSettings = Field(default_factory=JobSettings)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("models", mode="before")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -24,21 +25,25 @@ EXAMPLES = {
     },
 }
 
-GENERATE_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": (
-            "JSON. Other labels that clients give to unlabelled data, such as the "
-            "application/x-www-form-urlencoded of `curl -d`, are read as JSON too."
-        ),
-        "content": {
-            "application/json": {
-                "schema": {"$ref": REFERENCE.format(model="GenerateRequest")},
-                "examples": EXAMPLES,
-            }
-        },
+
+def json_body(schema: type[BaseModel], examples: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the `openapi_extra` of an operation that reads its JSON body by hand; see `Api`."""
+    return {
+        "requestBody": {
+            "required": True,
+            "description": (
+                "JSON. Other labels that clients give to unlabelled data, such as the "
+                "application/x-www-form-urlencoded of `curl -d`, are read as JSON too."
+            ),
+            "content": {
+                "application/json": {"schema": {"$ref": REFERENCE.format(model=schema.__name__)}}
+                | ({"examples": examples} if examples else {})
+            },
+        }
     }
-}
+
+
+GENERATE_BODY = json_body(GenerateRequest, EXAMPLES)
 
 _HEADERS = {
     "X-Seed": ("The image's seed.", "integer"),
@@ -67,20 +72,20 @@ GENERATE_OK: dict[str, Any] = {
 }
 
 
-def json_body(schema: type[BaseModel]) -> dict[str, Any]:
-    """Return the `openapi_extra` of an operation that reads its JSON body by hand."""
-    content = {"application/json": {"schema": schema.model_json_schema()}}
-    return {"requestBody": {"required": True, "content": content}}
-
-
 class Api(FastAPI):
-    """FastAPI whose OpenAPI document also holds the schemas that only references name."""
+    """FastAPI whose OpenAPI document also holds the schemas that only references name: bodies, problems."""
+
+    def __init__(self, *, bodies: Sequence[type[BaseModel]], **options: Any) -> None:
+        """Know the schemas of all bodies that are read by hand; `options` are FastAPI's."""
+        super().__init__(**options)
+        self._bodies = bodies
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document."""
         if self.openapi_schema is None:
             _, definitions = models_json_schema(
-                [(GenerateRequest, "validation"), (Problem, "serialization")], ref_template=REFERENCE
+                [*((body, "validation") for body in self._bodies), (Problem, "serialization")],
+                ref_template=REFERENCE,
             )
             document = super().openapi()
             document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])

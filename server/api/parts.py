@@ -12,6 +12,7 @@ from server.access.quotas import Quotas
 from server.hosting.catalogue import Catalogue
 from server.hosting.host import Host
 from server.hosting.lifecycle import Lifecycle
+from server.jobs.jobs import Jobs
 from server.metrics import Metrics
 from server.scheduling.worker import Worker
 from server.service import Service
@@ -30,6 +31,7 @@ class Parts:
     lifecycle: Lifecycle
     worker: Worker
     service: Service
+    jobs: Jobs
     metrics: Metrics
 
 

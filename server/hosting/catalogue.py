@@ -36,6 +36,7 @@ class ServedModel:
         reason: why it is not ready, while it is not.
         nbytes: memory of its engine, in bytes; before the first load the size of its weights' files.
         last_used: seconds on the host's clock at the last request.
+        image_shape: (H, W, 3) of its images, once it was loaded.
     """
 
     version: ModelVersion
@@ -44,6 +45,7 @@ class ServedModel:
     reason: str = "loading"
     nbytes: int = 0
     last_used: float = 0.0
+    image_shape: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Guess the engine's memory."""

@@ -230,7 +230,7 @@ class Host:
 
     async def _load_engine(self, model: ServedModel, keep: list[ServedModel]) -> Engine[Any]:
         await self._make_room(model, keep)
-        engine = await self._loader.load(model.version)
+        engine, model.image_shape = await self._loader.load(model.version)
         model.nbytes = engine.nbytes
         await self._make_room(model, keep)
         return engine

@@ -29,8 +29,8 @@ class Loader:
         self._load = load
         self._settings = settings
 
-    async def load(self, version: ModelVersion) -> Engine[Any]:
-        """Return a version's engine, its golden image checked.
+    async def load(self, version: ModelVersion) -> tuple[Engine[Any], tuple[int, ...]]:
+        """Return a version's engine, its golden image checked, and the shape of its images, (H, W, 3).
 
         Raises:
             Exception: what `warm_up` raises.

@@ -21,8 +21,13 @@ class GoldenImageError(Exception):
     """A model's first image is not what it should be."""
 
 
-def warm_up(version: ModelVersion, load: EngineLoader, settings: EngineSettings) -> Engine[Any]:
+def warm_up(
+    version: ModelVersion, load: EngineLoader, settings: EngineSettings
+) -> tuple[Engine[Any], tuple[int, ...]]:
     """Load a version's engine and make its golden image; nobody else has the engine meanwhile.
+
+    Returns:
+        The engine, and the shape of its images, (H, W, 3).
 
     Raises:
         Exception: whatever `load` or the engine raises.
@@ -32,9 +37,10 @@ def warm_up(version: ModelVersion, load: EngineLoader, settings: EngineSettings)
     row = engine.open(engine.resolve(golden_request(version)))
     while row.calls_left:
         engine.step([row])
-    check_image(engine.image(row), version)
+    image = engine.image(row)
+    check_image(image, version)
     engine.close(row)
-    return engine
+    return engine, image.shape
 
 
 def golden_request(version: ModelVersion) -> ImageRequest:

@@ -1,0 +1,1 @@
+"""Big batches of images that outlive requests and restarts."""
