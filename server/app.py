@@ -125,6 +125,7 @@ def create_app(
         quotas=Quotas(),
         catalogue=catalogue,
         host=host,
+        encoder=encoder,
         lifecycle=lifecycle,
         worker=worker,
         service=service,

@@ -36,11 +36,26 @@ OPTIONS: dict[ImageFormat, dict[str, Any]] = {
 }
 
 
-def encode(image: Image, image_format: ImageFormat) -> bytes:
-    """Encode an image, (H, W, 3) uint8 RGB; equal pixels give equal bytes."""
+def encode(image: Image, image_format: ImageFormat, size: tuple[int, int] | None = None) -> bytes:
+    """Encode an image, (H, W, 3) uint8 RGB; equal pixels give equal bytes.
+
+    Args:
+        image: what to encode.
+        image_format: how.
+        size: width and height to scale it to; None: its own.
+    """
+    picture = PIL.Image.fromarray(image)
+    if size not in (None, picture.size):
+        picture = picture.resize(size)
     buffer = BytesIO()
-    PIL.Image.fromarray(image).save(buffer, format=image_format.value, **OPTIONS[image_format])
+    picture.save(buffer, format=image_format.value, **OPTIONS[image_format])
     return buffer.getvalue()
+
+
+def fitting(width: int, height: int, longest: int | None) -> tuple[int, int]:
+    """Return width and height, scaled down so that neither is more than `longest`; None is no limit."""
+    scale = 1.0 if longest is None else min(1.0, longest / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 # Up to 64x64 pixels an image is encoded sooner (0.1 to 0.3 ms) than a thread of the pool wakes up.
@@ -55,18 +70,21 @@ class Encoder:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encoder")
         self._metrics = metrics
 
-    async def encode(self, image: Image, image_format: ImageFormat) -> bytes:
+    async def encode(
+        self, image: Image, image_format: ImageFormat, size: tuple[int, int] | None = None
+    ) -> bytes:
         """Encode an image as `encode` does, without holding up the event loop."""
         if image.nbytes <= INLINE_BYTES:
-            return self._timed(image, image_format)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._timed, image, image_format)
+            return self._timed(image, image_format, size)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self._timed, image, image_format, size)
 
     def close(self) -> None:
         """End the pool's threads once they are idle."""
         self._pool.shutdown(wait=False)
 
-    def _timed(self, image: Image, image_format: ImageFormat) -> bytes:
+    def _timed(self, image: Image, image_format: ImageFormat, size: tuple[int, int] | None) -> bytes:
         started = time.perf_counter()
-        data = encode(image, image_format)
+        data = encode(image, image_format, size)
         self._metrics.encode.labels(image_format).observe(time.perf_counter() - started)
         return data

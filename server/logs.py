@@ -51,6 +51,7 @@ def configure(level: str, stream: TextIO) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    logging.getLogger("sse_starlette").setLevel(logging.INFO)  # at debug it writes down whole images
 
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

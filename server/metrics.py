@@ -106,6 +106,13 @@ class Metrics:
             "ddo_job_images", "Images of jobs that are on the disk.", ["model", "version"], registry=registry
         )
         self._jobs = Gauge("ddo_jobs", "Jobs that are kept.", ["state"], registry=registry)
+        self.first_preview = Histogram(
+            "ddo_first_preview_seconds",
+            "Time from a streamed request's arrival to its first preview's file.",
+            ["model", "version"],
+            registry=registry,
+            buckets=WAIT_SECONDS,
+        )
         self.encode = Histogram(
             "ddo_encode_seconds",
             "Time to encode one image.",

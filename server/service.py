@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from engines.base import Engine, ImageRequest
 from server.api.schemas import GenerateRequest, Parameters, Timings
@@ -18,6 +18,7 @@ from server.hosting.catalogue import Catalogue, ServedModel
 from server.hosting.lifecycle import Lifecycle
 from server.metrics import Metrics
 from server.sampling import DRAWN_SEEDS, MAX_SEED, resolve
+from server.scheduling.preview import PreviewBox
 from server.scheduling.ticket import Ticket
 from server.scheduling.worker import Worker
 from server.settings import Settings
@@ -45,6 +46,22 @@ class Generated:
     timings: Timings
 
 
+class Watcher(Protocol):
+    """Whoever wants to see how a request's images get on."""
+
+    def box(self, calls: int) -> PreviewBox | None:
+        """Return where the previews of an image of so many engine calls go; None: it needs none."""
+        ...
+
+    def accepted(self, tickets: Sequence[Ticket], position: int) -> None:
+        """Hear that the request was accepted, behind so many waiting images of its model."""
+        ...
+
+    def made(self, picture: Picture) -> None:
+        """Hear that an image is finished."""
+        ...
+
+
 class Service:
     """Makes the images that requests ask for."""
 
@@ -68,8 +85,15 @@ class Service:
         self._metrics = metrics
         self._clock = clock
 
-    async def generate(self, wanted: GenerateRequest, image_format: ImageFormat) -> Generated:
+    async def generate(
+        self, wanted: GenerateRequest, image_format: ImageFormat, watcher: Watcher | None = None
+    ) -> Generated:
         """Make the images of one request. Cancelling it drops its rows before the next engine call.
+
+        Args:
+            wanted: the request.
+            image_format: of the files.
+            watcher: sees how they get on.
 
         Raises:
             ServeError: refused, failed or too late.
@@ -80,6 +104,7 @@ class Service:
         engine = await self._lifecycle.engine(model, deadline_ms / 1000)
         request = self._resolve(model, engine, wanted)
         path = engine.path(request)
+        calls = sum(leg.calls for leg in path)
         tickets = [
             Ticket(
                 model=model.key,
@@ -89,14 +114,20 @@ class Service:
                 path=path,
                 priority=wanted.priority,
                 promised=wanted.deadline_ms is not None,
+                previews=None if watcher is None else watcher.box(calls),
             )
             for index in range(wanted.n)
         ]
+        position = self._worker.waiting(model.key)
         self._worker.submit(tickets)
+        if watcher is not None:
+            watcher.accepted(tickets, position)
         try:
             with self._lifecycle.accept():
                 async with asyncio.timeout(deadline_ms / 1000):
-                    pictures = await asyncio.gather(*(self._picture(each, image_format) for each in tickets))
+                    pictures = await asyncio.gather(
+                        *(self._picture(each, image_format, watcher) for each in tickets)
+                    )
         except TimeoutError:
             raise DeadlineError(f"the images were not finished within {deadline_ms} ms") from None
         finally:
@@ -112,11 +143,14 @@ class Service:
             timings=_timings(tickets, self._clock()),
         )
 
-    async def _picture(self, ticket: Ticket, image_format: ImageFormat) -> Picture:
+    async def _picture(self, ticket: Ticket, image_format: ImageFormat, watcher: Watcher | None) -> Picture:
         image = await asyncio.wrap_future(ticket.future)
         height, width, _ = image.shape
         data = await self._encoder.encode(image, image_format)
-        return Picture(seed=ticket.request.seed, data=data, width=width, height=height)
+        picture = Picture(seed=ticket.request.seed, data=data, width=width, height=height)
+        if watcher is not None:
+            watcher.made(picture)
+        return picture
 
     def _resolve(self, model: ServedModel, engine: Engine[Any], wanted: GenerateRequest) -> ImageRequest:
         """Return the request for the first image, every default filled in."""

@@ -49,6 +49,8 @@ class Settings(BaseSettings):
         body_bytes: longest request body, in bytes.
         body_timeout_s: seconds in which a request's body has to arrive.
         encoder_threads: threads that encode images.
+        heartbeat_s: seconds between signs of life in a stream of events.
+        send_timeout_s: seconds after which a client that reads nothing of its stream is given up.
         shutdown_timeout_s: seconds that clients have to read their answers once all are computed.
         jobs: directory and bounds of jobs (`DDO_JOBS__DIRECTORY`).
         log_level: least level that is logged.
@@ -78,6 +80,8 @@ class Settings(BaseSettings):
     body_bytes: int = Field(default=65_536, ge=1)
     body_timeout_s: float = Field(default=10.0, gt=0)
     encoder_threads: int = Field(default=2, ge=1)
+    heartbeat_s: float = Field(default=15.0, gt=0)
+    send_timeout_s: float = Field(default=60.0, gt=0)
     shutdown_timeout_s: int = Field(default=30, ge=1)
     jobs: JobSettings = Field(default_factory=JobSettings)
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from server import logs
-from server.api.negotiation import bare_image
+from server.api.negotiation import Form, answer_form
 from server.cli import cli
 from server.encoding import ImageFormat, encode
 from server.errors import NotAcceptableError
@@ -25,27 +25,30 @@ PNG, WEBP, JPEG = ImageFormat.PNG, ImageFormat.WEBP, ImageFormat.JPEG
 
 
 @pytest.mark.parametrize(
-    ("accept", "wanted", "n", "bare"),
+    ("accept", "wanted", "n", "form"),
     [
-        ("", None, 1, None),
-        ("*/*", None, 1, None),
-        ("application/json", WEBP, 1, None),
-        ("application/*", None, 1, None),
+        ("", None, 1, Form.JSON),
+        ("*/*", None, 1, Form.JSON),
+        ("application/json", WEBP, 1, Form.JSON),
+        ("application/*", None, 1, Form.JSON),
         ("image/png", None, 1, PNG),
         ("image/webp", None, 1, WEBP),
         ("IMAGE/JPEG", None, 1, JPEG),
         ("image/*", None, 1, PNG),
         ("image/*", JPEG, 1, JPEG),
         ("image/png, */*", None, 1, PNG),
-        ("image/png;q=0.5, application/json", None, 1, None),
+        ("image/png;q=0.5, application/json", None, 1, Form.JSON),
         ("image/png;q=0.5, image/webp;q=0.9", None, 1, WEBP),
         ("image/png;q=0, image/*", None, 1, WEBP),
-        ("image/png, application/json", None, 2, None),
-        ("image/webp, application/json;q=0.1", PNG, 1, None),
+        ("image/png, application/json", None, 2, Form.JSON),
+        ("image/webp, application/json;q=0.1", PNG, 1, Form.JSON),
+        ("text/event-stream", None, 2, Form.EVENTS),
+        ("text/event-stream, */*;q=0.1", PNG, 1, Form.EVENTS),
+        ("text/*", None, 1, Form.EVENTS),
     ],
 )
-def test_accept(accept: str, wanted: ImageFormat | None, n: int, bare: ImageFormat | None) -> None:
-    assert bare_image(accept, wanted, n) is bare
+def test_accept(accept: str, wanted: ImageFormat | None, n: int, form: Form | ImageFormat) -> None:
+    assert answer_form(accept, wanted, n) is form
 
 
 @pytest.mark.parametrize(
@@ -54,7 +57,14 @@ def test_accept(accept: str, wanted: ImageFormat | None, n: int, bare: ImageForm
 )
 def test_an_accept_header_that_nothing_satisfies(accept: str, wanted: ImageFormat | None, n: int) -> None:
     with pytest.raises(NotAcceptableError, match="application/json"):
-        bare_image(accept, wanted, n)
+        answer_form(accept, wanted, n)
+
+
+def test_the_bodys_stream_is_stronger_than_the_accept_header() -> None:
+    assert answer_form("image/png", PNG, 1, stream=True) is Form.EVENTS
+    assert answer_form("text/event-stream, */*;q=0.1", None, 1, stream=False) is Form.JSON
+    with pytest.raises(NotAcceptableError):
+        answer_form("text/event-stream", None, 1, stream=False)
 
 
 @pytest.mark.parametrize("image_format", list(ImageFormat))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -71,11 +72,18 @@ async def _read(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
+def _known_fields(schema: type[BaseModel], path: Sequence[str]) -> list[str]:
+    for name in path:
+        schema = cast(type[BaseModel], schema.model_fields[name].annotation)
+    return list(schema.model_fields)
+
+
 def _field_error(entry: ErrorDetails, schema: type[BaseModel]) -> FieldError:
     field = ".".join(str(part) for part in entry["loc"]) or "body"
     if entry["type"] == "extra_forbidden":
-        known = list(schema.model_fields)
-        close = difflib.get_close_matches(field, known, n=1)
+        *above, unknown = (str(part) for part in entry["loc"])
+        known = _known_fields(schema, above)
+        close = difflib.get_close_matches(unknown, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known fields: {', '.join(known)}"
         return FieldError(field, f"unknown field; {hint}")
     return FieldError(field, entry["msg"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import ExitStack
 
 import structlog
 from fastapi import APIRouter, Request
@@ -11,14 +12,16 @@ from starlette.responses import Response
 from server import errors
 from server.api.body import read_json
 from server.api.disconnect import unless_disconnected
+from server.api.event_stream import EventStream
 from server.api.guard import RequestCaller
-from server.api.negotiation import bare_image
+from server.api.negotiation import Form, answer_form
 from server.api.openapi import GENERATE_BODY, GENERATE_OK
-from server.api.parts import AppParts
+from server.api.parts import AppParts, Parts
 from server.api.problems import document
 from server.api.schemas import GeneratedImage, GenerateRequest, GenerateResponse
 from server.encoding import ImageFormat
 from server.service import Generated
+from server.streaming.stream import Stream
 
 router = APIRouter()
 
@@ -52,15 +55,40 @@ router = APIRouter()
 async def generate(request: Request, parts: AppParts, caller: RequestCaller) -> Response:
     """Make images of a class."""
     settings = parts.settings
-    with parts.metrics.observe_request():
+    with ExitStack() as held:
+        held.enter_context(parts.metrics.observe_request())
         wanted = await read_json(
             request, GenerateRequest, limit=settings.body_bytes, timeout_s=settings.body_timeout_s
         )
-        bare = bare_image(request.headers.get("accept", ""), wanted.format, wanted.n)
-        with parts.quotas.hold(caller, wanted.n):
-            work = parts.service.generate(wanted, bare or wanted.format or ImageFormat.PNG)
-            generated = await unless_disconnected(request.receive, work)
-    return _json_answer(generated) if bare is None else _bare_answer(generated)
+        form = _form(request, wanted)
+        held.enter_context(parts.quotas.hold(caller, wanted.n))
+        if form is Form.EVENTS:
+            return await _stream(request, parts, wanted, held.pop_all())
+        image_format = form if isinstance(form, ImageFormat) else wanted.format or ImageFormat.PNG
+        work = parts.service.generate(wanted, image_format)
+        generated = await unless_disconnected(request.receive, work)
+    return _json_answer(generated) if form is Form.JSON else _bare_answer(generated)
+
+
+def _form(request: Request, wanted: GenerateRequest) -> Form | ImageFormat:
+    form = answer_form(request.headers.get("accept", ""), wanted.format, wanted.n, wanted.stream)
+    if form is not Form.EVENTS and "preview" in wanted.model_fields_set:
+        raise errors.InvalidInputError(
+            [errors.FieldError("preview", 'previews come with streams alone; add "stream": true')]
+        )
+    return form
+
+
+async def _stream(request: Request, parts: Parts, wanted: GenerateRequest, held: ExitStack) -> Response:
+    """Answer with events; `held` is left when the images are made."""
+    stream = Stream(request, wanted.preview, encoder=parts.encoder, metrics=parts.metrics)
+    work = parts.service.generate(wanted, wanted.format or ImageFormat.PNG, stream.feed)
+    try:
+        await unless_disconnected(request.receive, stream.start(work, held))
+    except errors.ServeError:
+        await stream.close()
+        raise
+    return EventStream(stream, parts.settings)
 
 
 def _json_answer(generated: Generated) -> Response:

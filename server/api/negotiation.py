@@ -1,42 +1,57 @@
-"""JSON or a bare image: what the Accept header asks for (RFC 9110, section 12.5.1)."""
+"""JSON, a bare image or events: what the Accept header asks for (RFC 9110, section 12.5.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import StrEnum
 
 from server.encoding import ImageFormat
 from server.errors import NotAcceptableError
 
-JSON = "application/json"
+
+class Form(StrEnum):
+    """Forms of answer beside bare images, by their media types."""
+
+    JSON = "application/json"
+    EVENTS = "text/event-stream"
+
+    @property
+    def media_type(self) -> str:
+        """The form's media type."""
+        return self.value
 
 
-def bare_image(accept: str, wanted: ImageFormat | None, n: int) -> ImageFormat | None:
-    """Return the format of the bare image that the client prefers, or None for the JSON answer.
+def answer_form(
+    accept: str, wanted: ImageFormat | None, n: int, stream: bool | None = None
+) -> Form | ImageFormat:
+    """Return the form of answer that the client prefers; an image format means a bare image.
 
-    Of equally welcome forms the one that the header spells out wins, then JSON, then PNG, WebP, JPEG.
+    Of equally welcome forms the one that the header spells out wins, then JSON, then PNG, WebP, JPEG, then
+    events.
 
     Args:
         accept: the Accept header; empty means that anything will do.
         wanted: the `format` of the request body; a bare image can only have this one.
         n: number of images; more than one never fit a bare answer.
+        stream: the `stream` of the request body; true is stronger than the header, false rules out events.
 
     Raises:
-        NotAcceptableError: the client accepts neither JSON nor a bare image that there could be.
+        NotAcceptableError: the client accepts no form that this answer could have.
     """
+    if stream:
+        return Form.EVENTS
     ranges = dict(_ranges(accept)) or {"*/*": 1.0}
-    offers: list[ImageFormat | None] = [None]
+    offers: list[Form | ImageFormat] = [Form.JSON]
     if n == 1:
         offers += [wanted] if wanted else list(ImageFormat)
-    scored = [(_score(_media_type(offer), ranges), offer) for offer in offers]
+    if stream is None:
+        offers.append(Form.EVENTS)
+    scored = [(_score(offer.media_type, ranges), offer) for offer in offers]
     (quality, _), best = max(scored, key=lambda entry: entry[0])
     if quality == 0:
-        could = ", ".join(_media_type(offer) for offer in offers)
+        could = ", ".join(offer.media_type for offer in offers)
         raise NotAcceptableError(f"for this request there is {could}; Accept allows only {accept}")
     return best
-
-
-def _media_type(offer: ImageFormat | None) -> str:
-    return JSON if offer is None else offer.media_type
 
 
 def _ranges(accept: str) -> Iterator[tuple[str, float]]:

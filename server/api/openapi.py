@@ -9,6 +9,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from server.api.events import DoneEvent, ImageEvent, PreviewEvent, QueuedEvent
+from server.api.negotiation import Form
 from server.api.problems import Problem
 from server.api.schemas import GenerateRequest
 from server.encoding import ImageFormat
@@ -22,6 +24,10 @@ EXAMPLES = {
     "webp": {
         "summary": "WebP, within two seconds",
         "value": {"class_id": 207, "format": "webp", "deadline_ms": 2000},
+    },
+    "stream": {
+        "summary": "Previews on the way, three at most",
+        "value": {"class_id": 207, "stream": True, "preview": {"limit": 3, "size": 64}},
     },
 }
 
@@ -56,15 +62,36 @@ _HEADERS = {
     "X-Total-Ms": ("Milliseconds from arrival to the file.", "number"),
 }
 
+EVENTS: dict[str, type[BaseModel]] = {
+    "queued": QueuedEvent,
+    "preview": PreviewEvent,
+    "image": ImageEvent,
+    "done": DoneEvent,
+    "error": Problem,
+}
+
+EVENT_STREAM: dict[str, Any] = {
+    "schema": {
+        "description": (
+            "The data of each event is one of these, by the event's name: "
+            + ", ".join(f"`{name}` {model.__name__}" for name, model in EVENTS.items())
+            + ". `queued` comes first; `done`, or `error` when it fails midway, comes last. Comments "
+            "are heartbeats."
+        ),
+        "oneOf": [{"$ref": REFERENCE.format(model=model.__name__)} for model in EVENTS.values()],
+    }
+}
+
 GENERATE_OK: dict[str, Any] = {
     "description": (
         "The images as JSON; or, with `Accept: image/png` (or webp, jpeg) and n = 1, the bare image with "
-        "everything else in the headers."
+        "everything else in the headers; or, with `stream`, server-sent events as things happen."
     ),
     "content": {
         image_format.media_type: {"schema": {"type": "string", "format": "binary"}}
         for image_format in ImageFormat
-    },
+    }
+    | {Form.EVENTS.media_type: EVENT_STREAM},
     "headers": {
         name: {"description": f"{text} With bare images only.", "schema": {"type": kind}}
         for name, (text, kind) in _HEADERS.items()
@@ -84,7 +111,10 @@ class Api(FastAPI):
         """Return the OpenAPI document."""
         if self.openapi_schema is None:
             _, definitions = models_json_schema(
-                [*((body, "validation") for body in self._bodies), (Problem, "serialization")],
+                [
+                    *((body, "validation") for body in self._bodies),
+                    *((event, "serialization") for event in EVENTS.values()),
+                ],
                 ref_template=REFERENCE,
             )
             document = super().openapi()

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from server.access.door import Door
 from server.access.quotas import Quotas
+from server.encoding import Encoder
 from server.hosting.catalogue import Catalogue
 from server.hosting.host import Host
 from server.hosting.lifecycle import Lifecycle
@@ -28,6 +29,7 @@ class Parts:
     quotas: Quotas
     catalogue: Catalogue
     host: Host
+    encoder: Encoder
     lifecycle: Lifecycle
     worker: Worker
     service: Service

@@ -92,10 +92,10 @@ def kind_of(error: Exception) -> Kind:
     return KINDS.get(type(error), INTERNAL)
 
 
-def problem_response(error: Exception, request: Request) -> Response:
-    """Answer a request with its error. What an unforeseen error says stays in the logs."""
+def problem_of(error: Exception, request: Request) -> Problem:
+    """Describe a request's error to its client. What an unforeseen error says stays in the logs."""
     kind = kind_of(error)
-    problem = Problem(
+    return Problem(
         type="about:blank" if isinstance(error, HTTPException) else f"urn:ddo-serve:{kind.slug}",
         title=kind.title,
         status=kind.status,
@@ -106,9 +106,14 @@ def problem_response(error: Exception, request: Request) -> Response:
         if isinstance(error, errors.InvalidInputError)
         else None,
     )
+
+
+def problem_response(error: Exception, request: Request) -> Response:
+    """Answer a request with its error."""
+    problem = problem_of(error, request)
     return Response(
         problem.model_dump_json(exclude_none=True),
-        status_code=kind.status,
+        status_code=problem.status,
         media_type=MEDIA_TYPE,
         headers=_headers(error),
     )

@@ -38,6 +38,26 @@ class Sampling(BaseModel):
     )
 
 
+class PreviewOptions(BaseModel):
+    """Which previews of each image are sent, and how. A client that reads slowly gets fewer."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    limit: int | None = Field(default=None, ge=0, description="Most previews of an image; 0: none.")
+    interval_calls: int = Field(
+        default=1, ge=1, description="At least so many engine calls from one to the next."
+    )
+    interval_ms: int = Field(
+        default=100, ge=0, description="At least so many milliseconds from one to the next."
+    )
+    size: int | None = Field(
+        default=None, ge=1, description="Longest side in pixels; larger previews are scaled down."
+    )
+    format: Annotated[ImageFormat, Field(strict=False)] = Field(
+        default=ImageFormat.JPEG, description="png, webp (lossless) or jpeg."
+    )
+
+
 class GenerateRequest(Sampling):
     """Images to be made. A field that is left out takes the model's default."""
 
@@ -65,6 +85,13 @@ class GenerateRequest(Sampling):
     )
     deadline_ms: Whole | None = Field(
         default=None, ge=1, description="Give up after so many milliseconds, up to the server's limit."
+    )
+    stream: bool | None = Field(
+        default=None,
+        description="Answer with server-sent events, as `Accept: text/event-stream` does; false: never.",
+    )
+    preview: PreviewOptions = Field(
+        default=PreviewOptions(), description="Previews between the events of a stream."
     )
 
 

@@ -32,7 +32,7 @@ class PreviewBox:
     one before. So none is made in vain, and a slow reader gets fewer of them without anybody waiting.
     """
 
-    def __init__(self, calls: int, wake: Callable[[], None]) -> None:
+    def __init__(self, calls: int, wake: Callable[[], object]) -> None:
         """Serve a row of so many calls; `wake` is called on the engine thread when there is one to take."""
         self._calls = calls
         self._wake = wake

@@ -1,0 +1,45 @@
+"""A stream's events as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import structlog
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import SendTimeoutError
+from starlette.types import Receive, Scope, Send
+
+from server.settings import Settings
+from server.streaming.stream import Stream
+
+log = structlog.get_logger(__name__)
+
+
+class EventStream(EventSourceResponse):
+    """The answer that sends a started stream's events; the stream ends with it, sent or not."""
+
+    def __init__(self, stream: Stream, settings: Settings) -> None:
+        """Send the events of `stream`, with heartbeats, to a client that may be slow but not stop reading."""
+        super().__init__(
+            _messages(stream),
+            sep="\n",
+            ping=settings.heartbeat_s,
+            ping_message_factory=lambda: ServerSentEvent(comment="still here", sep="\n"),
+            send_timeout=settings.send_timeout_s,
+            shutdown_grace_period=settings.shutdown_timeout_s,
+        )
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all events, or what there are until the client leaves."""
+        try:
+            await super().__call__(scope, receive, send)
+        except* SendTimeoutError:
+            log.info("the client stopped reading its stream")
+        finally:
+            await self._stream.close()
+
+
+async def _messages(stream: Stream) -> AsyncIterator[ServerSentEvent]:
+    async for name, data in stream.events():
+        yield ServerSentEvent(data.model_dump_json(exclude_none=True), event=name, sep="\n")
