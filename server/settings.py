@@ -50,7 +50,6 @@ class Settings(BaseSettings):
         body_timeout_s: seconds in which a request's body has to arrive.
         encoder_threads: threads that encode images.
         heartbeat_s: seconds between signs of life in a stream of events.
-        send_timeout_s: seconds after which a client that reads nothing of its stream is given up.
         shutdown_timeout_s: seconds that clients have to read their answers once all are computed.
         jobs: directory and bounds of jobs (`DDO_JOBS__DIRECTORY`).
         log_level: least level that is logged.
@@ -81,7 +80,6 @@ class Settings(BaseSettings):
     body_timeout_s: float = Field(default=10.0, gt=0)
     encoder_threads: int = Field(default=2, ge=1)
     heartbeat_s: float = Field(default=15.0, gt=0)
-    send_timeout_s: float = Field(default=60.0, gt=0)
     shutdown_timeout_s: int = Field(default=30, ge=1)
     jobs: JobSettings = Field(default_factory=JobSettings)
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import structlog
 from sse_starlette import EventSourceResponse, ServerSentEvent
-from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from server.settings import Settings
 from server.streaming.stream import Stream
-
-log = structlog.get_logger(__name__)
 
 
 class EventStream(EventSourceResponse):
     """The answer that sends a started stream's events; the stream ends with it, sent or not."""
 
     def __init__(self, stream: Stream, settings: Settings) -> None:
-        """Send the events of `stream`, with heartbeats, to a client that may be slow but not stop reading."""
+        """Send the events of `stream`, and signs of life between them."""
         super().__init__(
             _messages(stream),
             sep="\n",
             ping=settings.heartbeat_s,
             ping_message_factory=lambda: ServerSentEvent(comment="still here", sep="\n"),
-            send_timeout=settings.send_timeout_s,
             shutdown_grace_period=settings.shutdown_timeout_s,
         )
         self._stream = stream
@@ -34,8 +29,6 @@ class EventStream(EventSourceResponse):
         """Send all events, or what there are until the client leaves."""
         try:
             await super().__call__(scope, receive, send)
-        except* SendTimeoutError:
-            log.info("the client stopped reading its stream")
         finally:
             await self._stream.close()
 
