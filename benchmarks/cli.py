@@ -6,10 +6,13 @@ import os
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from benchmarks import train
 from benchmarks.engines import command
+from benchmarks.gpu import command as gpu
+from benchmarks.gpu.way import WAYS
 from benchmarks.serving.cli import cli as serving
 
 cli = typer.Typer(
@@ -88,3 +91,42 @@ def run_peers(  # noqa: PLR0917 - options
         raise typer.BadParameter("give --edm, --var or both: checkouts of the reference implementations")
     effort = command.Effort(turns, threads, compiled, product)
     command.main(networks, effort, edm=edm, var=var, json_file=json_file)
+
+
+@cli.command("gpu")
+def run_gpu(  # noqa: PLR0917 - options
+    device: Annotated[str, typer.Option(help="torch's name: cuda, cuda:1; cpu tries the checks.")] = "cuda",
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the report.")] = Path("gpu-report"),
+    backend: Annotated[
+        list[str] | None, typer.Option(help="Try this one alone; may be repeated. Default: all.")
+    ] = None,
+    networks: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="TOML file of networks to fill at random.")
+    ] = gpu.NETWORKS,
+    batch: Annotated[
+        list[int],
+        typer.Option(min=1, help="Batch sizes to compare and time."),
+    ] = [1, 4, 8],  # noqa: B006 - typer reads it and nothing else does
+    turns: Turns = 20,
+) -> None:
+    """Check and time every backend on a GPU: one command, one report.
+
+    Ends with 0 where nothing failed, with 1 where something did, and with 2 without a GPU.
+    """
+    ways = [way for way in WAYS if backend is None or way.backend in backend]
+    unknown = set(backend or ()) - {way.backend for way in ways}
+    if unknown:
+        known = ", ".join(dict.fromkeys(way.backend for way in WAYS))
+        raise typer.BadParameter(f"no backend {', '.join(sorted(unknown))}; there are {known}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        typer.echo(
+            "There is no GPU that torch can use: it takes an NVIDIA driver and a torch with CUDA.", err=True
+        )
+        raise typer.Exit(2)
+    effort = gpu.Effort(device, ways, tuple(batch), turns)
+    report = gpu.main(networks, effort, out)
+    typer.echo(
+        ", ".join(f"{count} {status}" for status, count in report.counts.items()) + f"; see {out}/report.md"
+    )
+    if report.counts["fail"]:
+        raise typer.Exit(1)

@@ -31,9 +31,10 @@ Init = Mapping[str, Any]
 
 
 def write_denoiser(directory: Path, init: Init) -> None:
-    """Write a version with a filled EDM network."""
+    """Write a version with a filled EDM or EDM2 network."""
     classes = init.get("label_dim", 0)
-    _write(directory, "edm", {"main": init}, classes, codec=PixelCodec(), defaults=DiffusionDefaults())
+    family = "edm2" if init["class_name"] == "Precond" else "edm"
+    _write(directory, family, {"main": init}, classes, codec=PixelCodec(), defaults=DiffusionDefaults())
 
 
 def write_var(directory: Path, init: Init, tokenizer: Init) -> None:

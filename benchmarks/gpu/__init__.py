@@ -1,0 +1,1 @@
+"""Every claim about GPUs, checked and timed on the one at hand."""
