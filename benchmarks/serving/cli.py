@@ -14,6 +14,7 @@ from rich.console import Console
 
 from benchmarks.serving import load, overhead
 from benchmarks.serving.client import ClientError, Plan
+from benchmarks.serving.peers import comparison
 from benchmarks.serving.processes import ServerError
 from benchmarks.serving.report import Report, ReportError, compare
 from benchmarks.serving.targets import command
@@ -57,7 +58,9 @@ def span(text: str) -> tuple[int, int]:
 Url = Annotated[str, typer.Argument(callback=loopback, help="A server on this machine.")]
 Model = Annotated[str | None, typer.Option(help="Name of the model; else the server's default.")]
 Span = Annotated[str, typer.Option(help="A number, or a range such as 5-30.")]
-File = Annotated[Path | None, typer.Option(dir_okay=False)]
+JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the figures here.")]
+Seconds = Annotated[float, typer.Option(min=0.5, max=600, help="Of one load.")]
+Turns = Annotated[int, typer.Option(min=1, max=50, help="A median of so many is told.")]
 
 
 @cli.command("overhead")
@@ -97,7 +100,7 @@ def run_load(  # noqa: PLR0917 - options
     stream: Annotated[bool, typer.Option("--stream", help="Ask for previews too.")] = False,
     objective_ms: Annotated[float, typer.Option(min=0.1, help="Goodput counts answers within it.")] = 1000.0,
     check: Annotated[int, typer.Option(min=0, max=10_000, help="Images compared with the same alone.")] = 20,
-    json_file: Annotated[Path | None, typer.Option("--json", dir_okay=False, help="The report.")] = None,
+    json_file: JsonFile = None,
     plot: Annotated[Path | None, typer.Option(dir_okay=False, help="Pictures of the run, PNG.")] = None,
 ) -> None:
     """Send requests, report latencies and goodput, and compare images with the same requests alone.
@@ -153,11 +156,11 @@ def run_targets(  # noqa: PLR0917 - options
         Path | None,
         typer.Option(exists=True, file_okay=False, help="A model version's directory, not the toy model."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.5, max=600, help="Of one load.")] = 15.0,
-    turns: Annotated[int, typer.Option(min=1, max=50, help="A median of so many is told.")] = 3,
+    seconds: Seconds = 15.0,
+    turns: Turns = 3,
     minutes: Annotated[float, typer.Option(min=0.1, max=600, help="Of the soak.")] = 2.0,
     seed: int = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", dir_okay=False)] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Hold a server of its own to its targets: throughput, latency, overload, swaps, leaks, crashes.
 
@@ -171,6 +174,26 @@ def run_targets(  # noqa: PLR0917 - options
     bench = Bench(seconds=seconds, turns=turns, minutes=minutes, seed=seed, version=version)
     if not command.main(bench, chosen, json_file):
         raise typer.Exit(1)
+
+
+@cli.command("serve-peers")
+def run_serve_peers(
+    python: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Interpreter with litserve, bentoml, ray[serve] and mosec."
+        ),
+    ] = None,
+    seconds: Seconds = 15.0,
+    turns: Turns = 3,
+    seed: int = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Compare this server with others around the same toy model: overhead, throughput, latency, waste.
+
+    Without --python only a plain FastAPI batcher is beside it.
+    """
+    comparison.main(Bench(seconds=seconds, turns=turns, seed=seed), python, json_file)
 
 
 @cli.command("compare")

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,18 +45,26 @@ class ServerProcess:
         port: that it listens on, on 127.0.0.1.
         log: file for its output.
         environment: added to this process's.
+        ready: says whether the server at a URL takes requests; by default `/readyz` does.
 
     Raises:
         ServerError: it ended before it was ready, or was not ready in time.
     """
 
     def __init__(
-        self, command: Sequence[str], port: int, log: Path, environment: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        port: int,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        ready: Callable[[str], bool] | None = None,
     ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self._command = list(command)
         self._log = log
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
+        self._ready = ready or answers_ready
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> ServerProcess:
@@ -88,6 +96,11 @@ class ServerProcess:
     def kill(self) -> None:
         """Kill the process and its children with SIGKILL."""
         if self._process is not None:
+            # Some servers' children leave their parent's group, others lose their parent.
+            with suppress(psutil.NoSuchProcess):
+                for process in psutil.Process(self._process.pid).children(recursive=True):
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -119,22 +132,16 @@ class ServerProcess:
     def _wait_until_ready(self) -> None:
         assert self._process is not None
         end = time.monotonic() + READY_TIMEOUT_S
-        while not self._ready():
+        while not self._ready(self.url):
             if self._process.poll() is not None:
                 raise ServerError(f"the server ended with {self._process.returncode}: {self._last_words()}")
             if time.monotonic() > end:
                 raise ServerError(f"not ready after {READY_TIMEOUT_S:.0f} s: {self._last_words()}")
             time.sleep(0.02)
 
-    def _ready(self) -> bool:
-        try:
-            return get(self.url, "/readyz")[0] == 200
-        except OSError:
-            return False
-
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "no word"
+        return lines[-1][:500] if lines else "no word"
 
 
 def free_port() -> int:
@@ -143,6 +150,14 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def answers_ready(url: str) -> bool:
+    """Return whether a server says that it takes requests."""
+    try:
+        return get(url, "/readyz")[0] == 200
+    except OSError:
+        return False
 
 
 def get(url: str, path: str) -> tuple[int, bytes]:

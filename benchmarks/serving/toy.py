@@ -7,18 +7,25 @@ import mmap
 import struct
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-_FIELDS = struct.Struct("3q")
+_FIELDS = struct.Struct("4q")
+
+
+class Counts(NamedTuple):
+    """What a model has done: calls, rows in these calls together, images, and nanoseconds in calls."""
+
+    calls: int
+    rows: int
+    images: int
+    busy_ns: int
 
 
 class Tally:
-    """Counts in a small file, which another process reads while they grow.
-
-    Attributes of `read`: calls, rows in these calls together, images finished.
-    """
+    """Counts in a small file, which another process reads while they grow."""
 
     def __init__(self, file: Path) -> None:
         """Open the file, made and zeroed where it is not there."""
@@ -27,15 +34,15 @@ class Tally:
         with file.open("r+b") as opened:
             self._map = mmap.mmap(opened.fileno(), _FIELDS.size)
 
-    def add(self, *, calls: int = 0, rows: int = 0, images: int = 0) -> None:
+    def add(self, *, calls: int = 0, rows: int = 0, images: int = 0, busy_ns: int = 0) -> None:
         """Count; one process at a time."""
         old = self.read()
-        _FIELDS.pack_into(self._map, 0, old[0] + calls, old[1] + rows, old[2] + images)
+        new = (old.calls + calls, old.rows + rows, old.images + images, old.busy_ns + busy_ns)
+        _FIELDS.pack_into(self._map, 0, *new)
 
-    def read(self) -> tuple[int, int, int]:
-        """Return calls, rows and images."""
-        calls, rows, images = _FIELDS.unpack_from(self._map)
-        return calls, rows, images
+    def read(self) -> Counts:
+        """Return the counts so far; a call counts from its beginning, its time from its end."""
+        return Counts(*_FIELDS.unpack_from(self._map))
 
 
 class Toy:
@@ -65,11 +72,12 @@ class Toy:
 
     def call(self, states: list[int]) -> list[int]:
         """Advance rows by one step. It sleeps, as a thread does that waits for an accelerator."""
-        end = time.monotonic() + self.call_s
+        started = time.monotonic_ns()
         assert 0 < len(states) <= self.max_rows
         self._tally.add(calls=1, rows=len(states))
         advanced = [hash((state, self._salt)) for state in states]
-        time.sleep(max(0.0, end - time.monotonic()))
+        time.sleep(max(0.0, self.call_s - (time.monotonic_ns() - started) / 1e9))
+        self._tally.add(busy_ns=time.monotonic_ns() - started)
         return advanced
 
     def image(self, state: int) -> npt.NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from benchmarks.serving.ours import CALL_S, stub_server
 from benchmarks.serving.outcome import LEFT, Outcome
 from benchmarks.serving.targets.bench import Bench
 from benchmarks.serving.targets.reading import Reading
-from benchmarks.serving.toy import Tally
+from benchmarks.serving.toy import Counts, Tally
 from benchmarks.serving.traffic import Arrival, at_once
 
 PROMISE = "abandoned"
@@ -42,8 +42,8 @@ def measure(bench: Bench) -> list[Reading]:
             time.sleep(SETTLE_S)
             after = server.tally.read()
             # The request that stays takes a call of one row itself.
-            late_calls.append(after[0] - before[0] - 1)
-            late_rows.append(after[1] - before[1] - 1)
+            late_calls.append(after.calls - before.calls - 1)
+            late_rows.append(after.rows - before.rows - 1)
             left += sum(outcome.kind == LEFT for outcome in outcomes)
     return [
         Reading(PROMISE, f"clients that left, of {TURNS * REQUESTS}", left, TURNS * REQUESTS, at_least=True),
@@ -53,7 +53,7 @@ def measure(bench: Bench) -> list[Reading]:
     ]
 
 
-async def _abandon(plan: Plan, tally: Tally) -> tuple[list[Outcome], tuple[int, int, int]]:
+async def _abandon(plan: Plan, tally: Tally) -> tuple[list[Outcome], Counts]:
     outcomes = await client.run(plan)
     await asyncio.sleep(0)  # the loop's next turn closes what was aborted in this one
     return outcomes, tally.read()
