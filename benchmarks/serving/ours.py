@@ -49,7 +49,13 @@ def stub_server(*, versions: int = 1, call_s: float = CALL_S, **settings: Any) -
         folder = Path(directory)
         registry, tally, port = folder / "registry", folder / "tally", free_port()
         stub.publish_versions(registry, versions)
-        given = {"models": [stub.NAME], "registry": str(registry), "port": port, "log_level": "warning"}
+        given = {
+            "models": [stub.NAME],
+            "registry": str(registry),
+            "port": port,
+            "jobs": {"directory": str(folder / "jobs")},
+            "log_level": "warning",
+        }
         argument = {"call_s": call_s, "tally": str(tally), "settings": given | settings}
         counts = Tally(tally)
         with ServerProcess(python(stub.__name__, argument), port, folder / "server.log") as process:
