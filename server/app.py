@@ -16,7 +16,7 @@ from models.references import Reference
 from models.version import ModelVersion
 from server.access.door import Door, is_loopback, open_door
 from server.access.quotas import Quotas
-from server.api import admin, health, images, jobs, models, pages
+from server.api import admin, health, images, jobs, models, pages, requests
 from server.api.guard import require_admin, require_key
 from server.api.job_schemas import JobRequest
 from server.api.middleware import RequestContext
@@ -38,6 +38,7 @@ from server.hosting.sources import find_sources
 from server.hosting.warmup import EngineLoader
 from server.jobs.jobs import Jobs
 from server.metrics import Metrics
+from server.running import Running
 from server.scheduling.policy import POLICIES
 from server.scheduling.worker import Worker
 from server.service import Service
@@ -130,6 +131,7 @@ def create_app(
         worker=worker,
         service=service,
         jobs=job_book,
+        running=Running(),
         metrics=metrics,
     )
     _keep_browsers_out(app, settings, door)
@@ -138,7 +140,7 @@ def create_app(
     app.add_exception_handler(ServeError, handle)
     app.add_exception_handler(HTTPException, handle)
     app.add_exception_handler(RequestValidationError, handle)
-    for routes in (images, jobs, models):
+    for routes in (images, requests, jobs, models):
         app.include_router(
             routes.router,
             dependencies=[Depends(require_key)],

@@ -160,7 +160,7 @@ def test_every_reference_of_the_api_document_resolves(client: httpx.Client) -> N
     references = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
     assert {"Problem", "GenerateRequest", "GenerateResponse"} <= references <= schemas.keys()
     responses = json.loads(text)["paths"]["/generate"]["post"]["responses"]
-    problems = {"401", "403", "404", "406", "408", "413", "415", "422", "429", "500", "503", "504"}
+    problems = {"401", "403", "404", "406", "408", "409", "413", "415", "422", "429", "500", "503", "504"}
     assert responses.keys() == {"200", *problems}
     assert all("application/problem+json" in responses[status]["content"] for status in problems)
     assert "Retry-After" in responses["429"]["headers"]

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from server import errors
+from server.access.caller import Caller
 from server.api.body import read_json
 from server.api.disconnect import unless_disconnected
 from server.api.event_stream import EventStream
@@ -49,6 +50,7 @@ router = APIRouter()
             errors.DrainingError,
             errors.DeadlineError,
             errors.EngineFailureError,
+            errors.RequestCancelledError,
         ),
     },
 )
@@ -63,9 +65,9 @@ async def generate(request: Request, parts: AppParts, caller: RequestCaller) -> 
         form = _form(request, wanted)
         held.enter_context(parts.quotas.hold(caller, wanted.n))
         if form is Form.EVENTS:
-            return await _stream(request, parts, wanted, held.pop_all())
+            return await _stream(request, parts, caller, wanted, held.pop_all())
         image_format = form if isinstance(form, ImageFormat) else wanted.format or ImageFormat.PNG
-        work = parts.service.generate(wanted, image_format)
+        work = parts.running.run(caller, parts.service.generate(wanted, image_format))
         generated = await unless_disconnected(request.receive, work)
     return _json_answer(generated) if form is Form.JSON else _bare_answer(generated)
 
@@ -79,10 +81,14 @@ def _form(request: Request, wanted: GenerateRequest) -> Form | ImageFormat:
     return form
 
 
-async def _stream(request: Request, parts: Parts, wanted: GenerateRequest, held: ExitStack) -> Response:
+async def _stream(
+    request: Request, parts: Parts, caller: Caller, wanted: GenerateRequest, held: ExitStack
+) -> Response:
     """Answer with events; `held` is left when the images are made."""
     stream = Stream(request, wanted.preview, encoder=parts.encoder, metrics=parts.metrics)
-    work = parts.service.generate(wanted, wanted.format or ImageFormat.PNG, stream.feed)
+    work = parts.running.run(
+        caller, parts.service.generate(wanted, wanted.format or ImageFormat.PNG, stream.feed)
+    )
     try:
         await unless_disconnected(request.receive, stream.start(work, held))
     except errors.ServeError:

@@ -15,6 +15,7 @@ from server.hosting.host import Host
 from server.hosting.lifecycle import Lifecycle
 from server.jobs.jobs import Jobs
 from server.metrics import Metrics
+from server.running import Running
 from server.scheduling.worker import Worker
 from server.service import Service
 from server.settings import Settings
@@ -34,6 +35,7 @@ class Parts:
     worker: Worker
     service: Service
     jobs: Jobs
+    running: Running
     metrics: Metrics
 
 
