@@ -19,8 +19,8 @@ from server.scheduling.priority import Priority
 from server.scheduling.ticket import Image, Ticket
 from server.scheduling.worker import Worker
 
-# One engine call's rows are computed while as many wait to take their places.
-WINDOW_CALLS = 2
+# One engine call's rows are computed while those of the next ones wait to take their places.
+WINDOW_CALLS = 3
 # Seconds after which a version that is still being loaded is asked for again.
 LOADING_S = 60.0
 # A call that fails takes all its rows along: those of a job too, where another request is to blame.
@@ -67,8 +67,8 @@ class JobRows:
         try:
             while True:
                 engine = await self.engine(plan)
-                room = max(0, WINDOW_CALLS * engine.max_rows - len(window))
-                fresh = list(islice(ahead, room))
+                room = WINDOW_CALLS * engine.max_rows - len(window)
+                fresh = list(islice(ahead, room)) if room >= engine.max_rows else []
                 window.extend(zip(fresh, await self._submit(plan, fresh), strict=True))
                 if not window:
                     return
