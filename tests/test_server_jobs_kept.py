@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from fake_engine import FakeEngine
 from fake_server import serving, wait_until_ready
 from job_servers import JobServers, check_npz, check_zip, create, finished, settings, wait_for
@@ -27,6 +28,13 @@ def servers(tmp_path: Path) -> Iterator[JobServers]:
     servers = JobServers(tmp_path)
     yield servers
     servers.stop()
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Keep the tracebacks of failing engines out of the output: they take seconds to draw."""
+    with structlog.testing.capture_logs():
+        yield
 
 
 @contextmanager
@@ -161,6 +169,7 @@ def test_one_server_at_a_time_uses_a_directory(servers: JobServers, tmp_path: Pa
     finished(first, job)
 
 
+@pytest.mark.usefixtures("quiet")
 def test_an_engine_that_keeps_failing_fails_the_job(servers: JobServers) -> None:
     client = servers.start(FakeEngine(fail_class=3))
     shown = wait_for(client, create(client, n=8)["id"], lambda job: job["state"] == "failed")
@@ -168,6 +177,7 @@ def test_an_engine_that_keeps_failing_fails_the_job(servers: JobServers) -> None
     finished(client, create(client, n=8, classes=[0, 1])["id"])
 
 
+@pytest.mark.usefixtures("quiet")
 def test_a_neighbour_that_breaks_a_call_does_not_break_the_job(servers: JobServers) -> None:
     client = servers.start(FakeEngine(fail_class=3, cost_s=0.002))
     job = create(client, n=200, seed=5, classes=1)["id"]
@@ -177,7 +187,8 @@ def test_a_neighbour_that_breaks_a_call_does_not_break_the_job(servers: JobServe
 
 
 def test_callers_see_their_own_jobs(tmp_path: Path) -> None:
-    asked = settings(tmp_path).model_copy(update={"access": AccessSettings(keys=keys_file(tmp_path))})
+    access = AccessSettings(keys=keys_file(tmp_path, images_per_minute=10))
+    asked = settings(tmp_path).model_copy(update={"access": access})
     user, admin = ({"X-API-Key": key} for key in (USER, ADMIN))
     with serving({"fake": FakeEngine()}, asked) as url, httpx.Client(base_url=url) as client:
         wait_until_ready(client)
@@ -189,3 +200,5 @@ def test_callers_see_their_own_jobs(tmp_path: Path) -> None:
         assert client.delete(f"/jobs/{job}", headers=user).status_code == 404
         assert [job["id"] for job in client.get("/jobs", headers=user).json()["jobs"]] == [own]
         assert len(client.get("/jobs", headers=admin).json()["jobs"]) == 2
+        statuses = [client.post("/jobs", json={"n": n}, headers=user).status_code for n in (11, 9, 1)]
+        assert statuses == [422, 201, 429]  # A job's images count as others do.

@@ -67,6 +67,8 @@ router = APIRouter(tags=["jobs"])
             errors.BodyTimeoutError,
             errors.BodyTooLargeError,
             errors.UnsupportedMediaTypeError,
+            errors.CallerBusyError,
+            errors.RateLimitError,
             errors.NotReadyError,
             errors.DrainingError,
             errors.StorageError,
@@ -85,7 +87,8 @@ async def create_job(
     wanted = await read_json(
         request, JobRequest, limit=settings.body_bytes, timeout_s=settings.body_timeout_s
     )
-    job, created = await parts.jobs.create(wanted, caller=caller, idempotency_key=idempotency_key)
+    with parts.quotas.hold(caller, wanted.n):
+        job, created = await parts.jobs.create(wanted, caller=caller, idempotency_key=idempotency_key)
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"/jobs/{job.id}"
     return _info(job)
