@@ -6,9 +6,11 @@ import asyncio
 import importlib.metadata
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -19,7 +21,7 @@ from server.access.quotas import Quotas
 from server.api import admin, health, images, jobs, models, pages, requests
 from server.api.guard import require_admin, require_key
 from server.api.job_schemas import JobRequest
-from server.api.middleware import RequestContext
+from server.api.middleware import QUIET_PATHS, RequestContext
 from server.api.openapi import Api
 from server.api.parts import Parts
 from server.api.problems import document, handle
@@ -44,6 +46,9 @@ from server.scheduling.worker import Worker
 from server.service import Service
 from server.settings import Settings
 
+if TYPE_CHECKING:
+    from server.tracing.tracing import Tracing
+
 STOP_TIMEOUT_S = 5.0
 
 
@@ -52,6 +57,7 @@ def create_app(
     versions: Sequence[ModelVersion],
     load: EngineLoader,
     references: Sequence[Reference] = (),
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """Put an app together. It loads its models once it is started, and answers `/livez` meanwhile.
 
@@ -60,6 +66,7 @@ def create_app(
         versions: the model versions to serve; the first one is the default.
         load: makes an engine of a version, such as `engines.load`; called on threads of its own.
         references: what the versions were opened by; other versions of these models can be had later.
+        tracing: makes spans of requests; None makes none, at no cost.
 
     Raises:
         ValueError: no model, a version twice, or no API keys where they are needed.
@@ -87,7 +94,13 @@ def create_app(
     follower = Follower(catalogue, host, sources.values(), settings.registry_poll_s)
     lifecycle = Lifecycle(catalogue, host, worker)
     service = Service(
-        settings, catalogue=catalogue, lifecycle=lifecycle, worker=worker, encoder=encoder, metrics=metrics
+        settings,
+        catalogue=catalogue,
+        lifecycle=lifecycle,
+        worker=worker,
+        encoder=encoder,
+        metrics=metrics,
+        tracing=tracing,
     )
     metrics.pending.set_function(worker.backlog_s)
 
@@ -109,6 +122,8 @@ def create_app(
             await job_book.stop()
             await asyncio.to_thread(worker.stop, STOP_TIMEOUT_S)
             encoder.close()
+            if tracing:
+                await asyncio.to_thread(tracing.shutdown)
 
     app = Api(
         title="ddo-serve",
@@ -119,6 +134,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         responses=document(ForbiddenError),
+        telemetry=_telemetry(tracing),
     )
     app.state.parts = Parts(
         settings=settings,
@@ -154,6 +170,19 @@ def create_app(
     for routes in (health, pages):
         app.include_router(routes.router)
     return app
+
+
+def _telemetry(tracing: Tracing | None) -> TelemetryConfig:
+    """Return what FastAPI tells OpenTelemetry: spans of requests, and those only if there is tracing."""
+    return {
+        "tracing": tracing is not None,
+        "tracer_provider": tracing.provider if tracing else None,
+        "operation_spans": False,
+        "metrics": False,
+        "logs": False,
+        "auto_configure": False,
+        "exclude": lambda scope: scope["path"] in QUIET_PATHS,
+    }
 
 
 def _keep_browsers_out(app: FastAPI, settings: Settings, door: Door) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ from server.access.cli import key_cli
 from server.app import create_app
 from server.run import run
 from server.settings import load_settings
+from server.tracing.exporting import open_tracing
 
 cli = typer.Typer(add_completion=False)
 cli.add_typer(key_cli, name="key")
@@ -56,7 +58,7 @@ def serve(
     try:
         references = [parse_reference(name, settings.registry) for name in settings.models]
         versions = [version for reference in references for version in reference.open()]
-        app = create_app(settings, versions, _load, references)
+        app = create_app(settings, versions, _load, references, open_tracing(os.environ))
     except (ModelError, ValueError) as error:
         log.error("cannot serve", reason=str(error))
         raise typer.Exit(1) from None

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engines.base import Engine, ImageRequest
 from server.api.schemas import GenerateRequest, Parameters, Timings
@@ -22,6 +22,10 @@ from server.scheduling.preview import PreviewBox
 from server.scheduling.ticket import Ticket
 from server.scheduling.worker import Worker
 from server.settings import Settings
+from server.tracing.journal import Journal
+
+if TYPE_CHECKING:
+    from server.tracing.tracing import Tracing  # Whoever does not trace need not import OpenTelemetry.
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class Service:
         worker: Worker,
         encoder: Encoder,
         metrics: Metrics,
+        tracing: Tracing | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Put the parts together; `clock` gives seconds and is the worker's."""
@@ -83,6 +88,7 @@ class Service:
         self._worker = worker
         self._encoder = encoder
         self._metrics = metrics
+        self._tracing = tracing
         self._clock = clock
 
     async def generate(
@@ -115,6 +121,7 @@ class Service:
                 priority=wanted.priority,
                 promised=wanted.deadline_ms is not None,
                 previews=None if watcher is None else watcher.box(calls),
+                journal=Journal() if self._tracing else None,
             )
             for index in range(wanted.n)
         ]
@@ -133,6 +140,8 @@ class Service:
         finally:
             for ticket in tickets:
                 ticket.future.cancel()
+            if self._tracing:
+                self._tracing.rows(tickets)
         self._metrics.images.labels(*model.key, image_format).inc(wanted.n)
         return Generated(
             pictures=pictures,
@@ -146,7 +155,11 @@ class Service:
     async def _picture(self, ticket: Ticket, image_format: ImageFormat, watcher: Watcher | None) -> Picture:
         image = await asyncio.wrap_future(ticket.future)
         height, width, _ = image.shape
+        if ticket.journal is not None:
+            ticket.journal.encoding = self._clock()
         data = await self._encoder.encode(image, image_format)
+        if ticket.journal is not None:
+            ticket.journal.encoded = self._clock()
         picture = Picture(seed=ticket.request.seed, data=data, width=width, height=height)
         if watcher is not None:
             watcher.made(picture)

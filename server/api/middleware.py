@@ -7,6 +7,7 @@ import secrets
 import time
 
 import structlog
+from opentelemetry import trace
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -35,6 +36,7 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(scope)
+        trace.get_current_span().set_attribute("ddo.request_id", request_id)
         status = 0
 
         async def send_with_id(message: Message) -> None:

@@ -14,6 +14,7 @@ from engines.base import ImageRequest, Leg, Row
 from server.hosting.version_key import VersionKey
 from server.scheduling.preview import PreviewBox
 from server.scheduling.priority import Priority
+from server.tracing.journal import Journal
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 
@@ -35,6 +36,7 @@ class Ticket:
         promised: whether it was accepted because it would be done by its deadline.
         owner: whose it is, where that is known; limits are kept by it.
         previews: where its previews go, if somebody may want them.
+        journal: where its way is noted, if it is traced.
         future: gets the image, (H, W, 3) uint8 RGB, or a ServeError.
         row: the engine's row once it is open.
         forecast: seconds from its arrival to its pixels, as the costs of calls predicted.
@@ -52,6 +54,7 @@ class Ticket:
     promised: bool = False
     owner: str | None = None
     previews: PreviewBox | None = None
+    journal: Journal | None = None
     future: Future[Image] = field(default_factory=Future)
     row: Row | None = None
     forecast: float | None = None

@@ -25,6 +25,7 @@ from server.scheduling.meters import Meters
 from server.scheduling.policy import POLICIES, Policy, PolicyName
 from server.scheduling.scheduler import Drop, Scheduler
 from server.scheduling.ticket import Image, Ticket
+from server.tracing.journal import Call
 
 log = structlog.get_logger(__name__)
 
@@ -223,6 +224,8 @@ class Worker:
         slots = costs.slots(width)
         self._meters[model].call(lane, rows=len(batch), width=width, slots=slots, seconds=seconds)
         for ticket in batch:
+            if ticket.journal is not None:
+                ticket.journal.calls.append(Call(lane, len(batch), started, started + seconds))
             if ticket.calls_left == 0:
                 self._finish(ticket)
         for ticket in batch:
@@ -232,6 +235,8 @@ class Worker:
             costs.observe(width, self._clock() - turned)
 
     def _finish(self, ticket: Ticket) -> None:
+        if ticket.journal is not None:
+            ticket.journal.decoding = self._clock()
         try:
             image: Image = self._engines[ticket.model].image(ticket.row)
         except Exception as error:
