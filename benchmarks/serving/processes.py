@@ -141,7 +141,7 @@ class ServerProcess:
 
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        return lines[-1][:500] if lines else "no word"
+        return " | ".join(lines[-3:])[:500] or "no word"
 
 
 def free_port() -> int:
