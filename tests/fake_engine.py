@@ -24,7 +24,7 @@ class FakeRow:
 
 @dataclass(eq=False)
 class FakeEngine:
-    """`cost_s` seconds a call; `fail_class` breaks the call that it takes part in."""
+    """`cost_s` seconds a call; `fail_class` breaks the call that it takes part in; `salt`: other pixels."""
 
     capacity: int = 8
     max_rows: int = 8
@@ -33,6 +33,7 @@ class FakeEngine:
     lanes: int = 1
     fail_class: int | None = None
     size: int = 32
+    salt: int = 0
     batches: list[list[ImageRequest]] = field(default_factory=list)
     rows: list[FakeRow] = field(default_factory=list)
     previewed: int = 0
@@ -86,6 +87,7 @@ class FakeEngine:
             request.class_id or 0,
             request.steps or 0,
             SOLVERS.index(request.solver or ""),
+            self.salt,
         ]
         return np.random.default_rng(entropy).integers(0, 256, (self.size, self.size, 3), dtype=np.uint8)
 

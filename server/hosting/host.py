@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import traceback
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -200,22 +199,12 @@ class Host:
             if model.state is not ModelState.STARTING:
                 self._mark(model, ModelState.LOADING, "loading")
             started = self._clock()
-            outcome = "refused"
-            try:
-                engine = await self._load_engine(model, keep)
-                outcome = "ok"
-            except NotReadyError as error:
-                self._mark(model, ModelState.UNLOADED, str(error))
-                raise
-            except Exception as error:
-                self._mark(model, ModelState.FAILED, str(error) or type(error).__name__)
-                log.exception("model failed", model=name, version=number)
-                traceback.clear_frames(error.__traceback__)  # they hold what there was of the engine
-                await self._loader.free()
-                raise VersionRefusedError(f"{model.key} cannot be served: {model.reason}") from None
-            finally:
-                seconds = self._clock() - started
-                self._metrics.model_load.labels(name, outcome).observe(seconds)
+            engine = await self._try(model, keep)
+            seconds = self._clock() - started
+            self._metrics.model_load.labels(name, "refused" if engine is None else "ok").observe(seconds)
+            if engine is None:
+                await self._loader.clear()
+                raise VersionRefusedError(f"{model.key} cannot be served: {model.reason}")
             self._worker.attach(model.key, engine)
             model.engine = engine
             model.last_used = self._clock()
@@ -228,11 +217,20 @@ class Host:
                 memory_bytes=engine.nbytes,
             )
 
-    async def _load_engine(self, model: ServedModel, keep: list[ServedModel]) -> Engine[Any]:
-        await self._make_room(model, keep)
-        engine, model.image_shape = await self._loader.load(model.version)
-        model.nbytes = engine.nbytes
-        await self._make_room(model, keep)
+    async def _try(self, model: ServedModel, keep: list[ServedModel]) -> Engine[Any] | None:
+        """Load a version; None: it failed, and says why. The error, which holds the engine, ends here."""
+        try:
+            await self._make_room(model, keep)
+            engine, model.image_shape = await self._loader.load(model.version)
+            model.nbytes = engine.nbytes
+            await self._make_room(model, keep)
+        except NotReadyError as error:
+            self._mark(model, ModelState.UNLOADED, str(error))
+            raise
+        except Exception as error:
+            self._mark(model, ModelState.FAILED, str(error) or type(error).__name__)
+            log.exception("model failed", model=model.key.name, version=model.key.number)
+            return None
         return engine
 
     async def _make_room(self, model: ServedModel, keep: list[ServedModel]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -41,16 +42,26 @@ class Loader:
         """Give the memory of engines that are gone back to the system."""
         await _in_thread(give_back_freed_memory)
 
+    async def clear(self) -> None:
+        """Free what a failed load left behind: its error holds frames, and these in circles the engine."""
+        await _in_thread(_collect)
+
 
 def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
     future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except Exception as error:
-            future.set_exception(error)
-
     future.set_running_or_notify_cancel()
-    threading.Thread(target=run, name="loader", daemon=True).start()
+    threading.Thread(target=_run, args=(work, future), name="loader", daemon=True).start()
     return asyncio.wrap_future(future)
+
+
+def _run(work: Callable[[], T], future: Future[T]) -> None:
+    try:
+        future.set_result(work())
+    except Exception as error:
+        future.set_exception(error)
+        del future  # the error holds this frame
+
+
+def _collect() -> None:
+    gc.collect()
+    give_back_freed_memory()
