@@ -70,10 +70,25 @@ def test_events_tell_what_the_plain_answer_tells(client: httpx.Client, model: st
     assert [image.pop("index") for image in images] == [0, 1, 2]
     assert images == plain["images"]
     done = told[-1][1]
-    assert told[0][1] == {"position": 0, "request_id": done["request_id"]}
+    queued = told[0][1]
+    assert (queued["position"], queued["request_id"]) == (0, done["request_id"])
     assert done.keys() == plain.keys() - {"images"}
     same = plain.keys() - {"images", "timings", "request_id"}
     assert {key: done[key] for key in same} == {key: plain[key] for key in same}
+
+
+def test_a_queued_request_hears_what_is_in_front_and_when_it_will_be_its_turn() -> None:
+    engine = FakeEngine(capacity=1, cost_s=0.01)
+    with serving({"fake": engine}) as url, httpx.Client(base_url=url) as client:
+        wait_until_ready(client)
+        client.post("/generate", json={"class_id": 1, "steps": 20})
+        body = {"class_id": 1, "stream": True, "preview": {"limit": 0}}
+        with connect_sse(client, "POST", "/generate", json={**body, "n": 4, "steps": 25}) as source:
+            assert next(source.iter_sse()).event == "queued"
+            wait_for(lambda: len(engine.rows) == 1)
+            queued = events(client, {**body, "steps": 10})[0][1]
+    assert queued["position"] == 3
+    assert 500 < queued["start_ms"] < queued["end_ms"] < 60_000, "75 calls of 10 ms are in front"
 
 
 def test_previews_show_the_image_grow(client: httpx.Client) -> None:
@@ -267,6 +282,15 @@ def test_the_time_to_the_first_preview_is_measured(client: httpx.Client) -> None
 def test_the_api_document_describes_every_event(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     content = document["paths"]["/generate"]["post"]["responses"]["200"]["content"]
-    described = {entry["$ref"].rsplit("/", 1)[1] for entry in content["text/event-stream"]["schema"]["oneOf"]}
-    assert described == {"QueuedEvent", "PreviewEvent", "ImageEvent", "DoneEvent", "Problem"}
-    assert described <= document["components"]["schemas"].keys()
+    kinds = [kind["properties"] for kind in content["text/event-stream"]["schema"]["oneOf"]]
+    described = {
+        kind["event"]["const"]: kind["data"]["contentSchema"]["$ref"].rsplit("/", 1)[1] for kind in kinds
+    }
+    assert described == {
+        "queued": "QueuedEvent",
+        "preview": "PreviewEvent",
+        "image": "ImageEvent",
+        "done": "DoneEvent",
+        "error": "Problem",
+    }
+    assert {*described.values()} <= document["components"]["schemas"].keys()

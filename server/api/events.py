@@ -11,7 +11,14 @@ from server.encoding import ImageFormat
 class QueuedEvent(BaseModel):
     """`queued`, once: the request was accepted."""
 
-    position: int = Field(description="Images that wait in front of this request's.")
+    position: int = Field(description="Images of the model that waited when it came.")
+    start_ms: float | None = Field(
+        default=None,
+        description="Predicted milliseconds until its last image is begun. Absent: nothing was measured yet.",
+    )
+    end_ms: float | None = Field(
+        default=None, description="Predicted milliseconds until its last image is made; likewise."
+    )
     request_id: str
 
 

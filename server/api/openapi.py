@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,15 +71,28 @@ EVENTS: dict[str, type[BaseModel]] = {
     "error": Problem,
 }
 
+
+def _event(name: str, data: type[BaseModel]) -> dict[str, Any]:
+    """Return the schema of one kind of event, in the way of OpenAPI 3.2."""
+    content = {"$ref": REFERENCE.format(model=data.__name__)}
+    return {
+        "type": "object",
+        "description": inspect.getdoc(data),
+        "properties": {
+            "event": {"const": name},
+            "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": content},
+        },
+        "required": ["event", "data"],
+    }
+
+
 EVENT_STREAM: dict[str, Any] = {
     "schema": {
         "description": (
-            "The data of each event is one of these, by the event's name: "
-            + ", ".join(f"`{name}` {model.__name__}" for name, model in EVENTS.items())
-            + ". `queued` comes first; `done`, or `error` when it fails midway, comes last. Comments "
-            "are heartbeats."
+            "What each event is. `queued` comes first; `done`, or `error` when it fails midway, comes last. "
+            "Comments between events are signs of life."
         ),
-        "oneOf": [{"$ref": REFERENCE.format(model=model.__name__)} for model in EVENTS.values()],
+        "oneOf": [_event(name, data) for name, data in EVENTS.items()],
     }
 }
 

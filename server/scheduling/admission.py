@@ -49,6 +49,7 @@ class Admission:
         if tickets[0].promised:
             self._check_deadline(tickets, outlook, now)
         for ticket in tickets:
+            ticket.begins = now + outlook.starts * self._calibration.usual
             ticket.forecast = outlook.ends
             ticket.expected = now + outlook.ends * self._calibration.usual
 

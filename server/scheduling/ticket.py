@@ -39,6 +39,7 @@ class Ticket:
         journal: where its way is noted, if it is traced.
         future: gets the image, (H, W, 3) uint8 RGB, or a ServeError.
         row: the engine's row once it is open.
+        begins: when its request's last row should take part in its first engine call.
         forecast: seconds from its arrival to its pixels, as the costs of calls predicted.
         expected: when its pixels should be there: the forecast, corrected by what others came to.
         started: when the turn of its first engine call began.
@@ -57,6 +58,7 @@ class Ticket:
     journal: Journal | None = None
     future: Future[Image] = field(default_factory=Future)
     row: Row | None = None
+    begins: float | None = None
     forecast: float | None = None
     expected: float | None = None
     started: float | None = None

@@ -75,7 +75,7 @@ class Stream:
 
     async def events(self) -> AsyncIterator[Event]:
         """Yield each event's name and data: `queued`, then previews and images as they come, then the end."""
-        yield "queued", QueuedEvent(position=self.feed.position, request_id=self._request_id)
+        yield "queued", self._queued_event()
         while True:
             ended = self._work.done()
             while (finished := self.feed.take_picture()) is not None:
@@ -88,6 +88,14 @@ class Stream:
             else:
                 await self.feed.changed()
         yield self._end()
+
+    def _queued_event(self) -> QueuedEvent:
+        event = QueuedEvent(position=self.feed.position, request_id=self._request_id)
+        last = self.feed.tickets[-1]
+        if not last.forecast or last.begins is None or last.expected is None:
+            return event
+        begins, ends = (round(1000 * (time - last.arrival), 3) for time in (last.begins, last.expected))
+        return event.model_copy(update={"start_ms": begins, "end_ms": ends})
 
     async def _preview_event(self, image: Unfinished, preview: Preview) -> PreviewEvent:
         height, width, _ = preview.image.shape
