@@ -78,7 +78,7 @@ def test_events_tell_what_the_plain_answer_tells(client: httpx.Client, model: st
 
 
 def test_a_queued_request_hears_what_is_in_front_and_when_it_will_be_its_turn() -> None:
-    engine = FakeEngine(capacity=1, cost_s=0.01)
+    engine = FakeEngine(capacity=1, max_rows=1, cost_s=0.01)
     with serving({"fake": engine}) as url, httpx.Client(base_url=url) as client:
         wait_until_ready(client)
         client.post("/generate", json={"class_id": 1, "steps": 20})
