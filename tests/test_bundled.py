@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 from fake_server import wait_until_ready
+from httpx_sse import connect_sse
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -200,3 +202,24 @@ def waiting(client: httpx.Client) -> float:
     lines = client.get("/metrics").text.splitlines()
     names = ("ddo_active_rows{", "ddo_queue_rows{")
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(names))
+
+
+@pytest.mark.parametrize("model", ["emoji-edm", "emoji-var"])
+def test_previews_converge_to_the_image(client: httpx.Client, model: str) -> None:
+    body = {"class_id": DOG, "seed": 4, "model": model}
+    preview = {"interval_ms": 0, "format": "png"}
+    with connect_sse(
+        client, "POST", "/generate", json={**body, "stream": True, "preview": preview}
+    ) as source:
+        told = [(event.event, json.loads(event.data)) for event in source.iter_sse()]
+    (image,) = (data for name, data in told if name == "image")
+    assert image["image"] == client.post("/generate", json=body).json()["images"][0]["image"]
+    final = pixels_of(image["image"])
+    errors = [np.abs(pixels_of(data["image"]) - final).mean() for name, data in told if name == "preview"]
+    assert len(errors) >= 3
+    assert errors[-1] < errors[len(errors) // 2] < errors[0]
+    assert errors[-1] < errors[0] / 2
+
+
+def pixels_of(file: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(file))).convert("RGB"), dtype=float)
