@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from graph_double import GraphDouble
 from reference import fill, relative_error
+from test_loading import unconditional_version, var_version
 from torch import nn
 
+from engines import EngineSettings, load
 from engines.backends.base import Backend
 from engines.backends.torch_backend import TorchBackend
 from engines.backends.torch_compile_backend import TorchCompileBackend
@@ -19,6 +25,7 @@ from engines.diffusion import DiffusionEngine
 from engines.errors import EngineError
 from engines.programs.diffusion_step import DiffusionStep
 from models.spec import DiffusionDefaults
+from models.version import ModelVersion
 
 CPU = torch.device("cpu")
 
@@ -84,10 +91,30 @@ def test_graphs_are_captured_at_the_start_alone(monkeypatch: pytest.MonkeyPatch)
     assert device.captures == 2
 
 
+@pytest.mark.parametrize("make_version", [unconditional_version, var_version])
+def test_settings_choose_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_version: Callable[[Path], ModelVersion]
+) -> None:
+    compiled: list[object] = []
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compiled.append(function) or function)
+    version = make_version(tmp_path)
+    images = []
+    for backend in ("torch", "torch-compile"):
+        settings = EngineSettings(backend=backend, precision="float32", max_rows=1, cache=tmp_path / "cache")
+        engine: Any = load(version, settings)
+        request = ImageRequest(class_id=3 if version.spec.class_names else None, seed=1)
+        row = engine.open(engine.resolve(request))
+        while row.calls_left:
+            engine.step([row])
+        images.append(engine.image(row))
+    assert np.array_equal(*images)
+    assert len(compiled) == (version.spec.family != "var")  # which is not compiled
+
+
 def test_a_compiler_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(function: object, inputs: object, **_: object) -> None:
         raise RuntimeError("no Triton here")
 
-    monkeypatch.setattr(torch._inductor.compile_fx, "compile_fx", fails)
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", fails)
     with pytest.raises(EngineError, match=r"no Triton here.*backend 'torch' needs neither"):
         compile_function(lambda x: x + 1)(torch.ones(2))
