@@ -95,6 +95,9 @@ def test_parts_of_a_result_can_be_had(servers: JobServers) -> None:
     assert (part.status_code, part.content) == (206, whole[100:300])
     assert part.headers["Content-Range"] == f"bytes 100-299/{len(whole)}"
     assert f'filename="fake-3-{job}.npz"' in part.headers["Content-Disposition"]
+    (servers.directory / "jobs" / "jobs" / job / "result.npz").unlink()
+    gone = client.get(f"/jobs/{job}/result")
+    assert (gone.status_code, gone.json()["type"]) == (507, "urn:ddo-serve:storage")
 
 
 def test_nothing_is_on_the_disk_before_the_first_job(servers: JobServers, tmp_path: Path) -> None:

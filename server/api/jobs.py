@@ -125,7 +125,9 @@ async def delete_job(job: OwnJob, parts: AppParts) -> None:
     response_class=FileResponse,
     responses={
         **RESULT,
-        **document(errors.InvalidInputError, errors.UnknownJobError, errors.JobConflictError),
+        **document(
+            errors.InvalidInputError, errors.UnknownJobError, errors.JobConflictError, errors.StorageError
+        ),
     },
 )
 async def get_result(job: OwnJob, parts: AppParts) -> FileResponse:

@@ -61,16 +61,15 @@ class Jobs:
         self._directory = settings.jobs.directory
         self._store = StoreThread(self._directory / DATABASE)
         self._file_threads = ThreadPoolExecutor(settings.jobs.parallel, thread_name_prefix="jobs-files")
-        rows = JobRows(catalogue, lifecycle, worker)
         runner = JobRunner(
             self._store,
-            rows,
+            JobRows(catalogue, lifecycle, worker),
             directory=self._directory,
             file_threads=self._file_threads,
             metrics=metrics,
             now=now,
         )
-        self._queue = JobQueue(runner, rows, self._store, parallel=settings.jobs.parallel)
+        self._queue = JobQueue(runner, self._store, parallel=settings.jobs.parallel)
         self._jobs: dict[str, Job] = {}
         self._changes = asyncio.Lock()
         metrics.add_jobs({state: partial(self._count, state) for state in JobState})
@@ -98,13 +97,15 @@ class Jobs:
             ServeError: refused.
         """
         digest = hashlib.sha256(wanted.model_dump_json().encode()).hexdigest()
+        if (known := self._repeated(caller.id, idempotency_key, digest)) is not None:
+            return known, False
+        model = self._catalogue.find(wanted.model, wanted.version)
+        engine = await self._lifecycle.engine(model, self._settings.deadline_ms / 1000)
+        plan = make_plan(wanted, model, engine, self._settings)
+        planned = planned_bytes(plan.n, model.image_shape)
         async with self._changes:
             if (known := self._repeated(caller.id, idempotency_key, digest)) is not None:
                 return known, False
-            model = self._catalogue.find(wanted.model, wanted.version)
-            engine = await self._lifecycle.engine(model, self._settings.deadline_ms / 1000)
-            plan = make_plan(wanted, model, engine, self._settings)
-            planned = planned_bytes(plan.n, model.image_shape)
             check_room(planned, self._jobs.values(), self._settings.jobs)
             await self._open()
             job = Job(
@@ -138,6 +139,7 @@ class Jobs:
 
         Raises:
             JobConflictError: it is not finished.
+            StorageError: somebody removed the file.
         """
         if job.state is JobState.FAILED:
             raise JobConflictError(
@@ -147,7 +149,10 @@ class Jobs:
             raise JobConflictError(
                 f"{job.done} of {job.plan.n} images are made; come back once it is finished"
             )
-        return JobFolder.of(self._directory, job).result(job.plan.format)
+        path = JobFolder.of(self._directory, job).result(job.plan.format)
+        if not path.exists():
+            raise StorageError("the result is gone from the disk; DELETE the job and create it again")
+        return path
 
     async def resume(self, job: Job) -> None:
         """Go on with a job that failed.

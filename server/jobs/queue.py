@@ -8,7 +8,6 @@ import structlog
 
 from server.errors import DrainingError, NotReadyError, ServeError, StorageError
 from server.jobs.job import Job, JobState
-from server.jobs.rows import JobRows
 from server.jobs.runner import JobRunner
 from server.jobs.store_thread import StoreThread
 
@@ -20,16 +19,15 @@ log = structlog.get_logger(__name__)
 class JobQueue:
     """Runs jobs, some at once, the others in order of arrival."""
 
-    def __init__(self, runner: JobRunner, rows: JobRows, store: StoreThread, *, parallel: int) -> None:
+    def __init__(self, runner: JobRunner, store: StoreThread, *, parallel: int) -> None:
         """Run at most `parallel` jobs at once."""
         self._runner = runner
-        self._rows = rows
         self._store = store
         self._turns = asyncio.Semaphore(parallel)
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def put(self, job: Job) -> None:
-        """Run a job as soon as its turn comes and its model is ready."""
+        """Run a job as soon as its turn comes, again and again until its model is ready."""
         task = asyncio.create_task(self._work(job))
         self._tasks[job.id] = task
         task.add_done_callback(lambda _: self._tasks.pop(job.id, None))
@@ -64,7 +62,6 @@ class JobQueue:
 
     async def _attempt(self, job: Job) -> None:
         try:
-            await self._rows.engine(job.plan)
             async with self._turns:
                 await self._runner.run(job)
         except NotReadyError as error:

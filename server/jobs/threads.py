@@ -20,4 +20,5 @@ async def finish_on(
     except asyncio.CancelledError:
         hurry()
         await asyncio.wait([running])
+        running.exception()  # Who is cancelled has no use for it; asyncio would log it as forgotten.
         raise
