@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import FrameType
 
 import structlog
@@ -12,6 +13,10 @@ from server.api.parts import Parts
 from server.edge.connection import bounded
 from server.hosting.lifecycle import Lifecycle
 from server.settings import Settings
+
+# Between two calls the engine's thread needs Python's lock for some 0.1 ms. While the event loop is busy it
+# waits so long for it; the default, 5 ms, is longer than many a call.
+SWITCH_S = 0.0002
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +52,7 @@ def run(app: FastAPI, settings: Settings) -> bool:
     """Serve an app of `create_app` until a signal; return whether every accepted request was answered."""
     parts: Parts = app.state.parts
     server = DrainingServer(server_config(app, settings), parts.lifecycle)
+    sys.setswitchinterval(SWITCH_S)
     server.run()
     return not server.force_exit
 

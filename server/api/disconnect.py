@@ -29,6 +29,9 @@ async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) ->
         await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
+        # The rows go first: what an error costs comes later, or the last of many clients' would wait for it.
+        task.cancel()
+        await asyncio.wait({task})
         raise ClientDisconnectedError("the client closed the connection")
     finally:
         task.cancel()

@@ -14,7 +14,6 @@ from server.access.caller import Caller
 from server.api.body import read_json
 from server.api.disconnect import unless_disconnected
 from server.api.event_stream import EventStream
-from server.api.guard import RequestCaller
 from server.api.negotiation import Form, answer_form
 from server.api.openapi import GENERATE_BODY, GENERATE_OK
 from server.api.parts import AppParts, Parts
@@ -54,9 +53,10 @@ router = APIRouter()
         ),
     },
 )
-async def generate(request: Request, parts: AppParts, caller: RequestCaller) -> Response:
+async def generate(request: Request, parts: AppParts) -> Response:
     """Make images of a class."""
     settings = parts.settings
+    caller: Caller = request.state.caller
     with ExitStack() as held:
         held.enter_context(parts.metrics.observe_request())
         wanted = await read_json(
