@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+MAX_ROWS = 8
 _FIELDS = struct.Struct("4q")
 
 
@@ -57,7 +58,7 @@ class Toy:
     """
 
     def __init__(
-        self, call_s: float, tally: Tally, *, salt: int = 1, max_rows: int = 8, size: int = 32
+        self, call_s: float, tally: Tally, *, salt: int = 1, max_rows: int = MAX_ROWS, size: int = 32
     ) -> None:
         self.call_s = call_s
         self.max_rows = max_rows

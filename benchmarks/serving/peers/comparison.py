@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.serving import client
-from benchmarks.serving.alone import Alone
 from benchmarks.serving.client import Plan, send
 from benchmarks.serving.machine import describe_machine, one_line
+from benchmarks.serving.ours import CALL_S
 from benchmarks.serving.outcome import OK
 from benchmarks.serving.peers.arm import OTHERS, PLAIN, Ours
 from benchmarks.serving.processes import ServerError, ServerProcess
@@ -28,13 +28,15 @@ from benchmarks.serving.summary import summarize
 from benchmarks.serving.targets.bench import STEPS, Bench
 from benchmarks.serving.targets.idle import overhead_ms
 from benchmarks.serving.targets.saturation import CONCURRENCY, middle_rate
-from benchmarks.serving.toy import Tally
+from benchmarks.serving.toy import MAX_ROWS, Tally
 from benchmarks.serving.traffic import Arrival, Mix, at_once, poisson
 
 CLASSES = 16
 RATE, RANGE = 100.0, (5, 30)
 IDLE_REQUESTS = 60
 ABANDONED, ABANDONED_STEPS, LEAVE_S = 50, 100, 0.05
+IDEAL = MAX_ROWS / (STEPS * CALL_S)
+"""Images a second of full batches without a pause."""
 FIELDS = ("class_id", "seed", "steps")
 
 
@@ -53,7 +55,7 @@ class Figures:
 
     Attributes:
         idle_ms: a lone request beyond the engine, median.
-        share: of the engine alone, saturated.
+        share: of `IDEAL`, saturated.
         cpu_ms: of all its processes, an image, saturated.
         p50_ms, p95_ms: at 100 requests a second of 5 to 30 steps; None where none was answered.
         unanswered: of these requests.
@@ -73,7 +75,7 @@ class Figures:
 
 COLUMNS: Mapping[str, str] = {
     "idle_ms": "idle, p50 beyond the engine, ms",
-    "share": "saturated, share of the engine",
+    "share": "saturated, share of ideal",
     "cpu_ms": "CPU an image, ms",
     "p50_ms": "p50 at 100/s, ms",
     "p95_ms": "p95 at 100/s, ms",
@@ -103,12 +105,11 @@ def main(bench: Bench, python: Path | None, json_file: Path | None) -> None:
             arms.append((peer, str(python), version))
     figures: dict[str, list[Figures]] = {f"{arm.name} {version}".strip(): [] for arm, _, version in arms}
     for turn in range(bench.turns):
-        alone = bench.alone()
         for (arm, interpreter, _), own in zip(arms, figures.values(), strict=True):
             with console.status(f"turn {turn + 1}: {arm.name}"):
                 try:
                     with arm.serve(interpreter) as (process, tally):
-                        own.append(_measure(bench, turn, alone, process, tally))
+                        own.append(_measure(bench, turn, process, tally))
                 except ServerError as error:
                     console.print(f"{arm.name} failed: {error}")
     console.print(_table({name: own for name, own in figures.items() if own}))
@@ -117,12 +118,12 @@ def main(bench: Bench, python: Path | None, json_file: Path | None) -> None:
         json_file.write_text(json.dumps({"machine": machine, "turns": turns}, indent=2) + "\n")
 
 
-def _measure(bench: Bench, turn: int, alone: Alone, process: ServerProcess, tally: Tally) -> Figures:
+def _measure(bench: Bench, turn: int, process: ServerProcess, tally: Tally) -> Figures:
     draw, url = bench.draw(turn), process.url
     fixed = Mix(classes=CLASSES, steps=(STEPS, STEPS))
     send(Plan(url, _plain(at_once(fixed, requests=2 * CONCURRENCY, draw=draw)), concurrency=CONCURRENCY))
     idle = Plan(url, _plain(at_once(fixed, requests=IDLE_REQUESTS, draw=draw)), concurrency=1)
-    count = int(alone.images_per_s * bench.seconds)
+    count = int(IDEAL * bench.seconds)
     before = process.cpu_seconds()
     plan = Plan(url, _plain(at_once(fixed, requests=count, draw=draw)), concurrency=CONCURRENCY)
     saturated = send(plan)
@@ -131,7 +132,7 @@ def _measure(bench: Bench, turn: int, alone: Alone, process: ServerProcess, tall
     steady = summarize(send(Plan(url, _plain(mixed))), objective_ms=1000)
     return Figures(
         idle_ms=overhead_ms(idle, tally),
-        share=middle_rate(saturated) / alone.images_per_s,
+        share=middle_rate(saturated) / IDEAL,
         cpu_ms=1000 * cpu / max(1, sum(outcome.kind == OK for outcome in saturated)),
         p50_ms=steady.latency_ms.get("p50"),
         p95_ms=steady.latency_ms.get("p95"),
