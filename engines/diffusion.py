@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -84,7 +84,8 @@ class DiffusionEngine:
         self.nbytes = weights + capacity * SLOTS * math.prod(shape) * torch.float32.itemsize
         self._run = backend.compile(step)
         self._rows: OpenRows[DiffusionRow] = OpenRows(capacity, max_rows)
-        self._table = lru_cache(maxsize=TABLES_KEPT)(self._plan)
+        # Of a function, not of a method, which would hold the engine in a circle after its last use.
+        self._table = lru_cache(maxsize=TABLES_KEPT)(partial(_plan, defaults))
         lanes = ["plain", "guided"] if self._can_guide else ["plain"]
         self._buckets = {lane: self._find_buckets(backend, lane) for lane in lanes}
         self._decoder_buckets = None if decoder is None else self._find_decoder_buckets(decoder)
@@ -220,9 +221,6 @@ class DiffusionEngine:
             raise EngineError("the request was not resolved: it has no solver or steps")
         return self._table(request.solver, request.steps)
 
-    def _plan(self, solver: str, steps: int) -> SolverTable:
-        return plan(solver, steps, self._defaults)
-
     def _tensor(self, values: list[float] | list[np.ndarray]) -> Tensor:
         return torch.tensor(np.array(values), dtype=torch.float32, device=self._device)
 
@@ -251,6 +249,10 @@ class DiffusionEngine:
             powers_of_two(self.max_rows),
             decoder.call_cost,
         )
+
+
+def _plan(defaults: DiffusionDefaults, solver: str, steps: int) -> SolverTable:
+    return plan(solver, steps, defaults)
 
 
 def _padded(update: np.ndarray) -> np.ndarray:

@@ -71,7 +71,8 @@ class ScaleDecoder:
             dtype=var.dtype,
             device=var.head.weight.device,
         )
-        self._modulation = lru_cache(maxsize=MODULATIONS_KEPT)(self._compute_modulation)
+        # Of a function, not of a method, which would hold the cache in a circle after its last use.
+        self._modulation = lru_cache(maxsize=MODULATIONS_KEPT)(partial(_modulation, var))
 
         def search() -> list[Buckets]:
             return self._find_buckets(max_branches)
@@ -84,7 +85,7 @@ class ScaleDecoder:
         Raises:
             EngineError: no slot is free.
         """
-        return Branch(self._label(class_id), self._modulation(class_id), self._cache.acquire())
+        return Branch(_label(self._var, class_id), self._modulation(class_id), self._cache.acquire())
 
     def close(self, branch: Branch) -> None:
         """Give the branch's slot back."""
@@ -174,8 +175,10 @@ class ScaleDecoder:
     def _repeat(self, scale: int, branch: Branch, own: Tensor, size: int) -> float:
         return self._run(scale, [branch] * size, [own] * size)[0, 0, 0].item()  # waits for the device
 
-    def _label(self, class_id: int) -> Tensor:
-        return torch.tensor([class_id], device=self._var.head.weight.device)
 
-    def _compute_modulation(self, class_id: int) -> Modulation:
-        return self._var.modulation(self._label(class_id))
+def _label(var: VAR, class_id: int) -> Tensor:
+    return torch.tensor([class_id], device=var.head.weight.device)
+
+
+def _modulation(var: VAR, class_id: int) -> Modulation:
+    return var.modulation(_label(var, class_id))
