@@ -213,6 +213,18 @@ def test_a_failure_midway_is_an_event_behind_what_was_finished() -> None:
         wait_for(lambda: not engine.rows)
 
 
+def test_a_stream_that_is_cancelled_by_its_id_says_so(client: httpx.Client, engine: FakeEngine) -> None:
+    body = {"class_id": 1, "steps": FOREVER, "stream": True, "preview": {"limit": 0}}
+    headers = {"X-Request-ID": "unwanted"}
+    with connect_sse(client, "POST", "/generate", json=body, headers=headers) as source:
+        told = source.iter_sse()
+        assert json.loads(next(told).data)["request_id"] == "unwanted"
+        assert client.delete("/requests/unwanted").is_success
+        (last,) = told
+    assert (last.event, json.loads(last.data)["type"]) == ("error", "urn:ddo-serve:cancelled")
+    wait_for(lambda: not engine.rows)
+
+
 def test_heartbeats_show_life_while_nothing_happens() -> None:
     settings = Settings(heartbeat_s=0.05)
     with (
