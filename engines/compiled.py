@@ -33,9 +33,8 @@ def compile_function(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         try:
             return compiled(*inputs)
         except torch._dynamo.exc.TorchDynamoException as error:
-            reason = " ".join(
-                str(error).partition("\n\n")[0].split()
-            )  # what follows is advice on torch's logs
+            # What follows the first paragraph is advice on torch's logs.
+            reason = " ".join(str(error).partition("\n\n")[0].split())
             raise EngineError(
                 f"torch.compile fails: {reason}. It needs Triton on a GPU and a C++ compiler on a CPU; the "
                 "backend 'torch' needs neither"
