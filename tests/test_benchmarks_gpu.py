@@ -41,14 +41,18 @@ def engine(version: ModelVersion) -> Any:
     return load(version, EngineSettings(backend="torch", precision="float32", max_rows=2))
 
 
-def trial(version: ModelVersion, way: Way | None, folder: Path) -> Trial:
+def trial(version: ModelVersion, way: Way, folder: Path) -> Trial:
     return Trial(version=version.directory, way=way, device="cpu", batches=(1, 2), turns=1, folder=folder)
 
 
+@pytest.mark.slow
 def test_all_checks_of_a_model_pass_on_a_cpu(version: ModelVersion, tmp_path: Path) -> None:
-    (reference,) = run(trial(version, None, tmp_path))
-    assert reference.status == "pass"
-    outcomes = {outcome.check: outcome for outcome in run(trial(version, TORCH, tmp_path))}
+    """Each way in a process of its own, as on a GPU."""
+    effort = Effort("cpu", (TORCH, Way(backend="tensorrt", precision="float16")), (1, 2), 1)
+    report = try_all([("tiny", version.directory)], effort, tmp_path)
+    reference, *tried, skipped = [each.outcome for each in report.tried]
+    assert (reference.status, skipped.detail) == ("pass", "it needs an NVIDIA GPU, not cpu")
+    outcomes = {outcome.check: outcome for outcome in tried}
     assert {name: outcome.status for name, outcome in outcomes.items()} == {
         "load": "pass",
         "agrees with the CPU": "pass",
@@ -58,6 +62,7 @@ def test_all_checks_of_a_model_pass_on_a_cpu(version: ModelVersion, tmp_path: Pa
         "times": "pass",
         "CUDA graphs replay the same bits": "skipped",
     }
+    assert report.counts == {"pass": 6, "fail": 0, "skipped": 3}
     assert outcomes["agrees with the CPU"].figures["relative error"] == 0
     assert outcomes["times"].figures.keys() == {
         f"batch {batch}, cfg {cfg}, ms a call" for batch in (1, 2) for cfg in ("1", "1.5")
@@ -115,14 +120,6 @@ def test_what_cannot_be_loaded_is_a_failure_with_its_reason(version: ModelVersio
     (outcome,) = run(trial(version, Way(backend="torch-tensorrt", precision="bfloat16"), tmp_path))
     assert (outcome.check, outcome.status) == ("load", "fail")
     assert "an NVIDIA GPU is needed" in outcome.detail
-
-
-@pytest.mark.slow
-def test_each_way_has_a_process_of_its_own(version: ModelVersion, tmp_path: Path) -> None:
-    effort = Effort("cpu", (TORCH, Way(backend="tensorrt", precision="float16")), (1, 2), 1)
-    report = try_all([("tiny", version.directory)], effort, tmp_path)
-    assert report.counts == {"pass": 6, "fail": 0, "skipped": 3}
-    assert report.tried[-1].outcome.detail == "it needs an NVIDIA GPU, not cpu"
 
 
 def test_a_process_that_dies_is_a_failure(
