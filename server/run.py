@@ -16,7 +16,7 @@ from server.settings import Settings
 
 # Between two calls the engine's thread needs Python's lock for some 0.1 ms. While the event loop is busy it
 # waits so long for it; the default, 5 ms, is longer than many a call.
-SWITCH_S = 0.0002
+SWITCH_S = 0.0005
 
 log = structlog.get_logger(__name__)
 

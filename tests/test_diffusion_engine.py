@@ -271,3 +271,16 @@ def test_seed_decides_the_noise(engine: DiffusionEngine) -> None:
     images: Callable[[int], np.ndarray] = lambda seed: make(engine, request(seed=seed))[0]  # noqa: E731
     np.testing.assert_array_equal(images(1), images(1))
     assert (images(1) != images(2)).any()
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+def test_a_path_tells_the_calls_that_a_row_makes(cfg: float) -> None:
+    engine = make_engine()
+    row = engine.open(engine.resolve(request(cfg=cfg, steps=3)))
+    path = engine.path(row.request)
+    lanes = []
+    while row.calls_left:
+        lanes.append(row.lane)
+        engine.step([row])
+    assert lanes == [leg.lane for leg in path for _ in range(leg.calls)]
+    assert len(set(lanes)) == 2

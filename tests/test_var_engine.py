@@ -123,6 +123,9 @@ def test_a_row_goes_from_lane_to_lane(greedy: VarEngine) -> None:
         lanes.append((row.lane, row.calls_left))
         greedy.step([row])
     assert lanes == [*((f"scale{k}", 5 - k) for k in range(SCALES)), ("pixels", 1)]
+    assert [lane for lane, _ in lanes] == [leg.lane for leg in greedy.path(row.request)]
+    guided = greedy.path(greedy.resolve(ImageRequest(class_id=1, seed=0, cfg=2.0)))
+    assert [leg.width for leg in guided] == [2] * SCALES + [1]
     assert row.tokens.shape == (30,)
     greedy.close(row)
 
