@@ -172,3 +172,11 @@ def test_a_job_that_would_not_fit_is_refused(servers: JobServers) -> None:
     for _ in range(2):
         finished(client, create(client, n=1)["id"])
     assert "2 jobs are kept already" in client.post("/jobs", json={"n": 1}).json()["detail"]
+
+
+def test_other_methods_are_told_which_ones_there_are(servers: JobServers) -> None:
+    client = servers.start()
+    for path, methods in (("/jobs", {"GET", "POST"}), ("/jobs/1", {"GET", "DELETE"})):
+        refused = client.put(path)
+        assert refused.status_code == 405
+        assert set(refused.headers["Allow"].split(", ")) == methods

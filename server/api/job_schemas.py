@@ -12,7 +12,7 @@ from server.jobs.job import JobState
 from server.jobs.plan import ResultFormat
 
 OneClass = Annotated[int, Field(ge=0)] | Annotated[str, Field(max_length=256)]
-ClassList = Annotated[list[OneClass], Field(min_length=1, max_length=10_000)]
+ClassList = Annotated[list[OneClass], Field(min_length=1, max_length=1000)]
 
 
 def _listed(value: object) -> object:

@@ -115,7 +115,7 @@ def problem_response(error: Exception, request: Request) -> Response:
         problem.model_dump_json(exclude_none=True),
         status_code=problem.status,
         media_type=MEDIA_TYPE,
-        headers=_headers(error),
+        headers=_headers(error) | _allow(error, request),
     )
 
 
@@ -185,3 +185,12 @@ def _headers(error: Exception) -> dict[str, str]:
     if isinstance(error, HTTPException):
         return dict(error.headers or {})
     return {}
+
+
+def _allow(error: Exception, request: Request) -> dict[str, str]:
+    """Return an Allow header with all methods of the path: Starlette's has those of one route of it."""
+    refused = isinstance(error, HTTPException) and error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+    if not refused or "route" not in request.scope:
+        return {}
+    operations = request.app.openapi()["paths"].get(request.scope["route"].path, {})
+    return {"allow": ", ".join(method.upper() for method in operations)} if operations else {}
