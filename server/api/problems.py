@@ -193,4 +193,4 @@ def _allow(error: Exception, request: Request) -> dict[str, str]:
     if not refused or "route" not in request.scope:
         return {}
     operations = request.app.openapi()["paths"].get(request.scope["route"].path, {})
-    return {"allow": ", ".join(method.upper() for method in operations)} if operations else {}
+    return {"Allow": ", ".join(method.upper() for method in operations)} if operations else {}
