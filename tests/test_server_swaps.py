@@ -102,6 +102,8 @@ def test_twenty_swaps_under_load_fail_and_mix_nothing(registry: Registry, name: 
             for target in targets:
                 registry.point("fake", target)
                 wait_for(lambda wanted=target: default(client) == wanted)
+                came = len(answers)
+                wait_for(lambda since=came: len(answers) >= since + 8)
         finally:
             swapped.set()
         asking.result(20)
