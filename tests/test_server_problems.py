@@ -130,8 +130,19 @@ def test_refusals(client: httpx.Client, options: dict[str, Any], status: int, ki
     assert "secretly" not in str(problem)
 
 
-def test_a_405_says_what_is_allowed(client: httpx.Client) -> None:
-    assert client.get("/generate").headers["Allow"] == "POST"
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/generate", {"POST"}),
+        ("/jobs", {"GET", "POST"}),
+        ("/jobs/x", {"DELETE", "GET"}),
+        ("/models", {"GET"}),
+    ],
+)
+def test_a_405_says_what_is_allowed(client: httpx.Client, path: str, methods: set[str]) -> None:
+    answer = client.patch(path)
+    assert answer.status_code == 405
+    assert set(answer.headers["Allow"].split(", ")) == methods
 
 
 def test_a_request_id_that_could_forge_logs_is_replaced(client: httpx.Client) -> None:

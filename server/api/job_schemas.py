@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from server.api.schemas import Parameters, Sampling
+from server.api.schemas import Parameters, Sampling, Whole
 from server.jobs.job import JobState
 from server.jobs.plan import ResultFormat
 
-OneClass = Annotated[int, Field(ge=0)] | Annotated[str, Field(max_length=256)]
+OneClass = Annotated[Whole, Field(ge=0)] | Annotated[str, Field(max_length=256)]
 ClassList = Annotated[list[OneClass], Field(min_length=1, max_length=1000)]
 
 
@@ -29,7 +29,7 @@ class JobRequest(Sampling):
         json_schema_extra={"examples": [{"n": 50_000, "classes": "all", "seed": 0, "format": "npz"}]},
     )
 
-    n: int = Field(ge=1, description="How many images, up to the server's limit.")
+    n: Whole = Field(ge=1, description="How many images, up to the server's limit.")
     classes: Annotated[ClassList, BeforeValidator(_listed, json_schema_input_type=OneClass | ClassList)] = (
         Field(
             default=["all"],
@@ -39,7 +39,7 @@ class JobRequest(Sampling):
             ),
         )
     )
-    seed: int | None = Field(
+    seed: Whole | None = Field(
         default=None,
         ge=0,
         lt=2**63,

@@ -43,14 +43,14 @@ class PreviewOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    limit: int | None = Field(default=None, ge=0, description="Most previews of an image; 0: none.")
-    interval_calls: int = Field(
+    limit: Whole | None = Field(default=None, ge=0, description="Most previews of an image; 0: none.")
+    interval_calls: Whole = Field(
         default=1, ge=1, description="At least so many engine calls from one to the next."
     )
-    interval_ms: int = Field(
+    interval_ms: Whole = Field(
         default=100, ge=0, description="At least so many milliseconds from one to the next."
     )
-    size: int | None = Field(
+    size: Whole | None = Field(
         default=None, ge=1, description="Longest side in pixels; larger previews are scaled down."
     )
     format: Annotated[ImageFormat, Field(strict=False)] = Field(
