@@ -30,7 +30,7 @@ def test_nothing_contradicts_the_document(tmp_path: Path, guarded: bool) -> None
             wait_until_ready(client)
         command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(CONFIG)]
         command += ["run", f"{url}/openapi.json", "--seed", "1", "--checks", "all", "--no-color"]
-        command += ["--continue-on-failure", "--max-examples", "5"]
+        command += ["--continue-on-failure", "--max-examples", "3"]
         command += ["--phases", "examples,coverage,fuzzing,stateful" if guarded else "examples"]
         command += ["--header", f"Authorization: Bearer {ADMIN}"] if guarded else []
         ended = subprocess.run(
