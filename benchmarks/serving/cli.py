@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import random
+import signal
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -171,6 +173,7 @@ def run_targets(  # noqa: PLR0917 - options
     chosen = promises or possible
     if strange := set(chosen) - set(possible):
         raise typer.BadParameter(f"{', '.join(sorted(strange))}: not among {', '.join(possible)}")
+    _end_with_servers()
     bench = Bench(seconds=seconds, turns=turns, minutes=minutes, seed=seed, version=version)
     if not command.main(bench, chosen, json_file):
         raise typer.Exit(1)
@@ -193,6 +196,7 @@ def run_serve_peers(
 
     Without --python only a plain FastAPI batcher is beside it.
     """
+    _end_with_servers()
     comparison.main(Bench(seconds=seconds, turns=turns, seed=seed), python, json_file)
 
 
@@ -206,3 +210,8 @@ def run_compare(
         Console().print(*compare(Report.read(first), Report.read(second)), sep="\n")
     except ReportError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def _end_with_servers() -> None:
+    """Let SIGTERM end this process as an exception does, so that the servers it started end too."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
