@@ -18,7 +18,7 @@ from models.references import Reference
 from models.version import ModelVersion
 from server.access.door import Door, is_loopback, open_door
 from server.access.quotas import Quotas
-from server.api import admin, health, images, jobs, models, pages, requests
+from server.api import admin, health, images, jobs, live_load, models, pages, requests
 from server.api.guard import require_admin, require_key
 from server.api.job_schemas import JobRequest
 from server.api.middleware import QUIET_PATHS, RequestContext
@@ -45,6 +45,7 @@ from server.scheduling.policy import POLICIES
 from server.scheduling.worker import Worker
 from server.service import Service
 from server.settings import Settings
+from server.web.page import add_page
 
 if TYPE_CHECKING:
     from server.tracing.tracing import Tracing
@@ -167,8 +168,9 @@ def create_app(
         dependencies=[Depends(require_admin)],
         responses=document(UnauthenticatedError, ForbiddenError),
     )
-    for routes in (health, pages):
+    for routes in (health, live_load, pages):
         app.include_router(routes.router)
+    add_page(app)
     return app
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from engines.solvers.table import SolverTable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def integrate(
@@ -27,6 +28,7 @@ def integrate(
     Raises:
         ValueError: the solver is stochastic and there is no `noise`.
     """
+    import torch  # noqa: PLC0415  Whoever only asks for the solvers' names needs no torch.
 
     def fresh(deviation: float) -> Tensor | float:
         if not deviation:

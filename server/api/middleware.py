@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.api.problems import problem_response
 
 CLEAN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-QUIET_PATHS = ("/livez", "/readyz", "/metrics")
+QUIET_PATHS = ("/livez", "/readyz", "/metrics", "/load")
 
 log = structlog.get_logger("server.access")
 

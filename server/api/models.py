@@ -6,10 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
+from engines.solvers import SOLVERS
+from models.spec import DiffusionDefaults
 from server import errors
 from server.api.parts import AppParts, Parts
 from server.api.problems import document
-from server.api.schemas import ClassEntry, ClassList, ModelDetail, ModelList, ModelSummary
+from server.api.schemas import ClassEntry, ClassList, ModelDetail, ModelList, ModelSummary, RequestLimits
 from server.hosting.catalogue import ServedModel
 
 
@@ -37,12 +39,16 @@ async def list_models(parts: AppParts) -> ModelList:
 @router.get("/models/{name}", tags=["models"], responses=NOT_SERVED)
 async def show_model(model: NamedModel, parts: AppParts) -> ModelDetail:
     """Show a version of a model, its sampler defaults, licence and lineage."""
-    spec = model.version.spec
+    spec, settings = model.version.spec, parts.settings
     return ModelDetail(
         **_summary(model, parts).model_dump(),
         reason=None if model.engine else model.reason,
         guidance=spec.guidance,
         defaults=spec.defaults.model_dump(),
+        solvers=list(SOLVERS) if isinstance(spec.defaults, DiffusionDefaults) else [],
+        limits=RequestLimits(
+            n=settings.max_images, steps=settings.max_steps, deadline_ms=settings.deadline_ms
+        ),
         licence=spec.licence,
         lineage=spec.lineage.model_dump(),
     )

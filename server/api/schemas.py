@@ -157,12 +157,22 @@ class ModelList(BaseModel):
     models: list[ModelSummary]
 
 
+class RequestLimits(BaseModel):
+    """The most that one request may ask for."""
+
+    n: int = Field(description="Images.")
+    steps: int
+    deadline_ms: int
+
+
 class ModelDetail(ModelSummary):
     """A served version of a model and what its requests mean."""
 
     reason: str | None = Field(description="Why it is not ready.")
     guidance: str
     defaults: dict[str, Any] = Field(description="Sampler settings of requests that leave them out.")
+    solvers: list[str] = Field(description="What `solver` may be; empty for a model that has none (VAR).")
+    limits: RequestLimits
     licence: str
     lineage: dict[str, Any]
 

@@ -1,0 +1,1 @@
+"""The page that people use the server with."""
