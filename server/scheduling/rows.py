@@ -19,8 +19,8 @@ class Rows(Generic[T]):
     def __init__(self, capacity: int, max_rows: int) -> None:
         """Start without rows."""
         self.capacity = capacity
-        self.max_rows = max_rows
-        self.batch_capacity = max(min(max_rows, capacity), capacity // 2)
+        self.max_rows = min(max_rows, capacity)
+        self.batch_capacity = max(self.max_rows, capacity // 2)
         self.waiting: list[tuple[Turn, T]] = []
         self.active: list[tuple[Turn, T]] = []
         self._turns: dict[T, Turn] = {}

@@ -228,11 +228,11 @@ class Worker:
                 ticket.journal.calls.append(Call(lane, len(batch), started, started + seconds))
             if ticket.calls_left == 0:
                 self._finish(ticket)
+        with self._wake:  # What comes with a call is part of what it costs; previews come with few.
+            costs.observe(width, self._clock() - turned)
         for ticket in batch:
             if ticket.previews is not None and ticket.row is not None:
                 ticket.previews.offer(self._engines[model], ticket.row, started + seconds)
-        with self._wake:  # What comes with a call is part of what it costs.
-            costs.observe(width, self._clock() - turned)
 
     def _finish(self, ticket: Ticket) -> None:
         if ticket.journal is not None:
