@@ -5,28 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from enum import StrEnum
 from io import BytesIO
 from typing import Any
 
 import PIL.Image
 
+from server.image_format import ImageFormat
 from server.metrics import Metrics
 from server.scheduling.ticket import Image
-
-
-class ImageFormat(StrEnum):
-    """File formats that images can be had in."""
-
-    PNG = "png"
-    WEBP = "webp"
-    JPEG = "jpeg"
-
-    @property
-    def media_type(self) -> str:
-        """The format's media type."""
-        return f"image/{self}"
-
 
 # PNG and WebP are lossless and favour speed over the last per cent of size.
 OPTIONS: dict[ImageFormat, dict[str, Any]] = {

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from engines.base import Engine, ImageRequest
 from server.api.schemas import GenerateRequest, Parameters, Timings
-from server.encoding import Encoder, ImageFormat
+from server.encoding import Encoder
 from server.errors import DeadlineError, FieldError, InvalidInputError
 from server.hosting.catalogue import Catalogue, ServedModel
 from server.hosting.lifecycle import Lifecycle
+from server.image_format import ImageFormat
 from server.metrics import Metrics
 from server.sampling import DRAWN_SEEDS, MAX_SEED, resolve
 from server.scheduling.preview import PreviewBox

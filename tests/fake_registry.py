@@ -25,7 +25,8 @@ from models.spec import GoldenImage, ModelSpec
 from models.version import ModelVersion
 from server import logs
 from server.app import create_app
-from server.encoding import ImageFormat, encode
+from server.encoding import encode
+from server.image_format import ImageFormat
 from server.run import run
 from server.settings import Settings
 

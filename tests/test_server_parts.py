@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from server import logs
 from server.api.negotiation import Form, answer_form
 from server.cli import cli
-from server.encoding import ImageFormat, encode
+from server.encoding import encode
 from server.errors import NotAcceptableError
+from server.image_format import ImageFormat
 from server.settings import BUNDLED, load_settings
 
 PNG, WEBP, JPEG = ImageFormat.PNG, ImageFormat.WEBP, ImageFormat.JPEG

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 
 from server.api.schemas import GeneratedImage, Parameters, Timings
-from server.encoding import ImageFormat
+from server.image_format import ImageFormat
 
 
 class QueuedEvent(BaseModel):

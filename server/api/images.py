@@ -19,7 +19,7 @@ from server.api.openapi import GENERATE_BODY, GENERATE_OK
 from server.api.parts import AppParts, Parts
 from server.api.problems import document
 from server.api.schemas import GeneratedImage, GenerateRequest, GenerateResponse
-from server.encoding import ImageFormat
+from server.image_format import ImageFormat
 from server.service import Generated
 from server.streaming.stream import Stream
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import StrEnum
 
-from server.encoding import ImageFormat
 from server.errors import NotAcceptableError
+from server.image_format import ImageFormat
 
 
 class Form(StrEnum):

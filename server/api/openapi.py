@@ -12,9 +12,9 @@ from pydantic.json_schema import models_json_schema
 
 from server.api.events import DoneEvent, ImageEvent, PreviewEvent, QueuedEvent
 from server.api.negotiation import Form
-from server.api.problems import Problem
+from server.api.problem import Problem
 from server.api.schemas import GenerateRequest
-from server.encoding import ImageFormat
+from server.image_format import ImageFormat
 
 REFERENCE = "#/components/schemas/{model}"
 

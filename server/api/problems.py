@@ -10,14 +10,12 @@ from typing import Any
 
 import structlog
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from server import errors
-
-MEDIA_TYPE = "application/problem+json"
+from server.api.problem import MEDIA_TYPE, FieldProblem, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +60,6 @@ KINDS: Mapping[type[Exception], Kind] = {
     errors.ClientDisconnectedError: Kind(499, "client-disconnected", "The client left"),
 }
 INTERNAL = Kind(500, "internal-error", "Internal server error")
-
-
-class FieldProblem(BaseModel):
-    """One field of the request and what is wrong with it."""
-
-    field: str = Field(examples=["class_id"])
-    message: str = Field(examples=["must be 0 to 255"])
-
-
-class Problem(BaseModel):
-    """A refusal or a failure, as RFC 9457 describes it."""
-
-    type: str = Field(
-        description="Stable name of the kind of problem.", examples=["urn:ddo-serve:invalid-input"]
-    )
-    title: str = Field(description="The kind of problem in words.")
-    status: int = Field(description="The HTTP status code.", examples=[422])
-    detail: str = Field(description="What is wrong this time, and what to do.")
-    instance: str = Field(description="Path of the request.", examples=["/generate"])
-    request_id: str = Field(description="Id of the request, as in the X-Request-ID header and the logs.")
-    errors: list[FieldProblem] | None = Field(default=None, description="The fields at fault, if any.")
 
 
 def kind_of(error: Exception) -> Kind:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from server.encoding import ImageFormat
+from server.image_format import ImageFormat
 from server.scheduling.priority import Priority
 
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]

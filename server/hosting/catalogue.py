@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from engines.base import Engine
+from models.class_names import UnknownClassError, find_class
 from models.version import ModelVersion
 from server.errors import FieldError, InvalidInputError, UnknownModelError, UnknownVersionError
 from server.hosting.version_key import VersionKey
@@ -90,16 +90,10 @@ class ServedModel:
         return class_id
 
     def _named(self, class_name: str) -> int:
-        names = self.version.spec.class_names
-        lowered = [name.lower() for name in names]
-        if class_name in names:
-            return names.index(class_name)
-        if class_name.lower() in lowered:
-            return lowered.index(class_name.lower())
-        close = difflib.get_close_matches(class_name.lower(), lowered)
-        similar = ", ".join(repr(names[lowered.index(name)]) for name in close)
-        hint = f"did you mean {similar}? " if close else ""
-        raise _invalid("class_name", f"no class is called {class_name!r}; {hint}{self._listing}")
+        try:
+            return find_class(class_name, self.version.spec.class_names)
+        except UnknownClassError as error:
+            raise _invalid("class_name", f"{error} {self._listing}") from None
 
     @property
     def _listing(self) -> str:

@@ -11,7 +11,8 @@ from typing import BinaryIO, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from server.encoding import ImageFormat, encode
+from server.encoding import encode
+from server.image_format import ImageFormat
 from server.jobs.plan import JobPlan, ResultFormat
 from server.scheduling.ticket import Image
 
