@@ -17,8 +17,8 @@ class AccessSettings(FrozenModel):
     """Who may use the server. The environment takes lists with commas.
 
     Attributes:
-        keys: TOML file of API keys, see `server.access.keys`; with one, every request but probes and the
-            documentation needs a key.
+        keys: TOML file of API keys, see `server.access.keys`; with one, every request but probes, the
+            page and the documentation needs a key.
         open: serve everybody although no key is configured and other machines can connect.
         open_metrics: show `/metrics` without a key.
         hosts: names by which browsers and clients may reach a server that asks for no key, beside those

@@ -26,7 +26,7 @@ const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : noun.endsWith("s") ? "e
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const present = (object) => Object.fromEntries(Object.entries(object).filter(([, value]) => value != null));
 
-// --- The server ---------------------------------------------------------------------------------------------
+// --- The server ---
 
 let apiKey = "";
 
@@ -98,7 +98,7 @@ const describe = (model, version) => known(`models/${encodeURIComponent(model)}?
 const classesOf = async (model, version) =>
   (await known(`models/${encodeURIComponent(model)}/classes?version=${version}`)).classes;
 
-// --- Problems in plain words --------------------------------------------------------------------------------
+// --- Problems in plain words ---
 
 const ADVICE = {
   "unreachable": "Check that it is still running, then try again.",
@@ -182,7 +182,7 @@ function askForKey(error) {
   if (!$("key-dialog").open) $("key-dialog").showModal();
 }
 
-// --- What can be chosen -------------------------------------------------------------------------------------
+// --- What can be chosen ---
 
 let models = [];
 const lineageWords = ({ round }) => (round ? `DDO round ${round}` : "base");
@@ -200,7 +200,7 @@ class Side {
     version.addEventListener("change", () => guarded(() => this.choose(model.value, Number(version.value))));
   }
 
-  /** Take a model's version, by default its default one; settings that it knows too stay as they are. */
+  /** Take a model's version, by default its default one; settings that were changed stay so. */
   async choose(name, number, settings = {}) {
     const versions = models.filter((each) => each.name === name);
     const chosen = versions.find((each) => each.version === number) ?? versions.find((each) => each.default_version);
@@ -215,11 +215,10 @@ class Side {
       }),
     );
     version.value = chosen.version;
-    const before = this.detail;
+    const kept = this.changes();
     this.detail = details[versions.indexOf(chosen)];
     solver.replaceChildren(...named(this.detail.solvers));
     const defaults = { cfg: 1, ...this.detail.defaults };
-    const kept = before?.defaults.kind === defaults.kind ? this.settings() : {};
     for (const field of SETTINGS) {
       const input = this.fields[field];
       const exists = field === "cfg" ? this.detail.guidance !== "none" : field in defaults;
@@ -227,9 +226,17 @@ class Side {
       input.value = exists ? (settings[field] ?? kept[field] ?? defaults[field]) : "";
       input.placeholder = defaults[field];
     }
-    if (this.fields.steps) this.fields.steps.max = this.detail.limits.steps;
+    const shown = this.element.querySelectorAll(".grid .field:not([hidden])").length;
+    this.element.querySelector(".grid").style.setProperty("--columns", shown === 4 ? 2 : 3);
+    this.fields.steps.max = this.detail.limits.steps;
     this.classes = await classesOf(name, chosen.version);
     if (this === sides.A) offerClasses();
+  }
+
+  /** Settings that differ from the defaults. */
+  changes() {
+    const defaults = { cfg: 1, ...this.detail?.defaults };
+    return Object.fromEntries(Object.entries(this.settings()).filter(([field, value]) => value !== defaults[field]));
   }
 
   settings() {
@@ -267,7 +274,7 @@ async function startComparing() {
   await sides.B.choose(other?.name ?? name, other?.version ?? version, sides.A.settings());
 }
 
-// --- The class, by name or number ---------------------------------------------------------------------------
+// --- The class, by name or number ---
 
 let chosen = null; // {class_id, class_name}, or null for an unconditional model
 let matches = [];
@@ -307,15 +314,18 @@ function chooseClass(each) {
   closeMatches();
 }
 
-/** Show the classes of A's version; keep the chosen one where it has it too. */
+/** Show the classes of A's version; keep the chosen one where it has it too, and what is being typed. */
 function offerClasses() {
   const { classes } = sides.A;
   document.querySelector(".class-field").hidden = !classes.length;
-  chooseClass(classes.find((each) => each.class_name === chosen?.class_name) ?? classes[0]);
+  const same = classes.find((each) => each.class_name === chosen?.class_name) ?? classes[0];
+  if ($("matches").hidden) return chooseClass(same);
+  chosen = same;
+  openMatches($("class").value);
 }
 
 function openMatches(query = "") {
-  matches = search(sides.A.classes, query).slice(0, 50);
+  matches = search(sides.A.classes, query);
   active = query && matches.length ? 0 : matches.findIndex((each) => each.class_id === chosen?.class_id);
   const options = matches.map((each, index) =>
     h("li", { role: "option", id: `match-${index}`, onpointerdown: (event) => { event.preventDefault(); chooseClass(each); } },
@@ -367,7 +377,7 @@ $("class").addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-// --- The contact sheet: a quick image of each class that comes into view ------------------------------------
+// --- The contact sheet: a quick image of each class that comes into view ---
 
 const thumbnails = new Map(); // "model/version/class" to the URL of an image
 let sheetClosed = new AbortController();
@@ -461,7 +471,7 @@ $("cells").addEventListener("keydown", (event) => {
   target.focus();
 });
 
-// --- Seed ---------------------------------------------------------------------------------------------------
+// --- Seed ---
 
 const locked = () => $("lock").getAttribute("aria-pressed") === "true";
 
@@ -476,7 +486,7 @@ $("seed").addEventListener("input", () => lock(true));
 $("lock").addEventListener("click", () => lock(!locked()));
 $("shuffle").addEventListener("click", drawSeed);
 
-// --- Making images ------------------------------------------------------------------------------------------
+// --- Making images ---
 
 /** Settings in words, without what is off. */
 function summary({ cfg, var_raw_cfg: raw, steps, solver, temperature, top_k: topK, top_p: topP }) {
@@ -485,6 +495,11 @@ function summary({ cfg, var_raw_cfg: raw, steps, solver, temperature, top_k: top
     temperature != null && `temperature ${temperature}`, topK && `top-k ${topK}`, topP && `top-p ${topP}`,
   ];
   return words.filter(Boolean).join(" · ");
+}
+
+function forecast({ position, end_ms: end }) {
+  const words = position ? `waits behind ${count(position, "image")}` : "is being made";
+  return end == null ? words : `${words}, about ${Math.ceil(end / 1000)} s`;
 }
 
 function showImage(image, url) {
@@ -508,13 +523,13 @@ class Panel {
 
   /** Make room for the images, once the server has accepted them. */
   build() {
-    const { request, model, version, lineage } = this;
+    const { side, request, model, version, lineage } = this;
     this.tiles = Array.from({ length: request.n }, (_, index) => this.tile(request.seed + index));
     const list = h("ul", { class: "tiles" }, ...this.tiles.map((tile) => tile.element));
     list.style.setProperty("--columns", Math.ceil(Math.sqrt(request.n)));
     this.facts = h("p", {}, summary(request));
     this.element = h("section", { class: "panel", "aria-label": `${model} ${version}, ${lineage}` },
-      h("header", {}, h("h3", {}, `${model} ${version} `, h("small", {}, lineage)), this.facts), list);
+      h("header", {}, h("h3", {}, h("span", { class: "letter" }, side.name), `${model} ${version} `, h("small", {}, lineage)), this.facts), list);
     return this.element;
   }
 
@@ -531,7 +546,7 @@ class Panel {
     accepted();
     let ended = false;
     for await (const [name, data] of events(response)) {
-      if (name === "queued") heard(this, data.position ? `waits behind ${count(data.position, "image")}` : "is being made");
+      if (name === "queued") heard(this, forecast(data));
       if (name === "preview") this.preview(data, heard);
       if (name === "image") this.finish(data);
       if (name === "error") throw new Refusal(data);
@@ -630,7 +645,7 @@ $("compare").addEventListener("change", () => guarded(async () => {
   showSides();
 }));
 
-// --- Gallery ------------------------------------------------------------------------------------------------
+// --- Gallery ---
 
 const runs = [];
 
@@ -657,7 +672,7 @@ function keep(run) {
   });
 }
 
-// --- Viewer: one image of a run, how it was made, and how to make it again ----------------------------------
+// --- Viewer: one image of a run, how it was made, and how to make it again ---
 
 let viewed = null; // {run, shots, place}
 
@@ -784,7 +799,7 @@ for (const dialog of [$("viewer"), $("sheet")]) {
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 }
 
-// --- The server's load --------------------------------------------------------------------------------------
+// --- The server's load ---
 
 const samples = [];
 let watching = 0; // a number for the watch that goes on; others end
@@ -815,7 +830,7 @@ function showLoad(now) {
   const requests = now.requests - first.requests;
   const latency = requests && (1000 * (now.request_seconds - first.request_seconds)) / requests;
   const words = [
-    busy >= 0.005 || now.active_images ? `${Math.round(100 * busy)} % busy` : "idle",
+    busy >= 0.005 ? `${Math.round(100 * busy)} % busy` : !now.active_images && "idle",
     now.active_images && `${now.active_images} in work`,
     now.waiting_images && `${now.waiting_images} waiting`,
     latency && `${seconds(latency)} a request`,
@@ -824,7 +839,7 @@ function showLoad(now) {
   $("load-dot").dataset.state = now.waiting_images ? "queueing" : busy > 0.02 || now.active_images ? "busy" : "idle";
 }
 
-// --- Start --------------------------------------------------------------------------------------------------
+// --- Start ---
 
 /** Do something that needs the server; what goes wrong is told on the page. */
 async function guarded(work) {
