@@ -22,6 +22,7 @@ from server.api import admin, health, images, jobs, live_load, models, pages, re
 from server.api.guard import require_admin, require_key
 from server.api.job_schemas import JobRequest
 from server.api.middleware import QUIET_PATHS, RequestContext
+from server.api.openai_error import ErrorAnswer
 from server.api.openapi import Api
 from server.api.parts import Parts
 from server.api.problems import document, handle
@@ -40,6 +41,8 @@ from server.hosting.sources import find_sources
 from server.hosting.warmup import EngineLoader
 from server.jobs.jobs import Jobs
 from server.metrics import Metrics
+from server.openai import routes as openai
+from server.openai.schemas import CompletedImage, ImagesRequest, PartialImage
 from server.running import Running
 from server.scheduling.policy import POLICIES
 from server.scheduling.worker import Worker
@@ -129,7 +132,8 @@ def create_app(
     app = Api(
         title="ddo-serve",
         version=server_version,
-        bodies=(GenerateRequest, JobRequest, admin.AnyVersion, admin.OneVersion),
+        bodies=(GenerateRequest, JobRequest, ImagesRequest, admin.AnyVersion, admin.OneVersion),
+        answers=(PartialImage, CompletedImage, ErrorAnswer),
         summary="Images from EDM, EDM2 and VAR models, Direct Discriminative Optimization included.",
         lifespan=lifespan,
         docs_url=None,
@@ -168,6 +172,7 @@ def create_app(
         dependencies=[Depends(require_admin)],
         responses=document(UnauthenticatedError, ForbiddenError),
     )
+    app.include_router(openai.router, dependencies=[Depends(require_key)])
     for routes in (health, live_load, pages):
         app.include_router(routes.router)
     add_page(app)

@@ -8,16 +8,16 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
 from server.settings import Settings
-from server.streaming.stream import Stream
+from server.streaming.stream import Event, Stream
 
 
 class EventStream(EventSourceResponse):
     """The answer that sends a started stream's events; the stream ends with it, sent or not."""
 
-    def __init__(self, stream: Stream, settings: Settings) -> None:
-        """Send the events of `stream`, and signs of life between them."""
+    def __init__(self, stream: Stream, events: AsyncIterator[Event], settings: Settings) -> None:
+        """Send events made of those of `stream`, and signs of life between them."""
         super().__init__(
-            _messages(stream),
+            _messages(events),
             sep="\n",
             ping=settings.heartbeat_s,
             ping_message_factory=lambda: ServerSentEvent(comment="still here", sep="\n"),
@@ -33,6 +33,6 @@ class EventStream(EventSourceResponse):
             await self._stream.close()
 
 
-async def _messages(stream: Stream) -> AsyncIterator[ServerSentEvent]:
-    async for name, data in stream.events():
+async def _messages(events: AsyncIterator[Event]) -> AsyncIterator[ServerSentEvent]:
+    async for name, data in events:
         yield ServerSentEvent(data.model_dump_json(exclude_none=True), event=name, sep="\n")

@@ -94,7 +94,7 @@ async def _stream(
     except errors.ServeError:
         await stream.close()
         raise
-    return EventStream(stream, parts.settings)
+    return EventStream(stream, stream.events(), parts.settings)
 
 
 def _json_answer(generated: Generated) -> Response:

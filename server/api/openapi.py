@@ -116,10 +116,13 @@ GENERATE_OK: dict[str, Any] = {
 class Api(FastAPI):
     """FastAPI whose OpenAPI document also holds the schemas that only references name: bodies, problems."""
 
-    def __init__(self, *, bodies: Sequence[type[BaseModel]], **options: Any) -> None:
-        """Know the schemas of all bodies that are read by hand; `options` are FastAPI's."""
+    def __init__(
+        self, *, bodies: Sequence[type[BaseModel]], answers: Sequence[type[BaseModel]], **options: Any
+    ) -> None:
+        """Know the schemas of what is read and what is written by hand; `options` are FastAPI's."""
         super().__init__(**options)
         self._bodies = bodies
+        self._answers = answers
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document."""
@@ -127,7 +130,7 @@ class Api(FastAPI):
             _, definitions = models_json_schema(
                 [
                     *((body, "validation") for body in self._bodies),
-                    *((event, "serialization") for event in EVENTS.values()),
+                    *((event, "serialization") for event in (*EVENTS.values(), *self._answers)),
                 ],
                 ref_template=REFERENCE,
             )

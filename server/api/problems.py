@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server import errors
+from server.api.openai_error import PREFIX, error_answer, status_of
 from server.api.problem import MEDIA_TYPE, FieldProblem, Problem
 
 
@@ -88,12 +89,12 @@ def problem_of(error: Exception, request: Request) -> Problem:
 def problem_response(error: Exception, request: Request) -> Response:
     """Answer a request with its error."""
     problem = problem_of(error, request)
-    return Response(
-        problem.model_dump_json(exclude_none=True),
-        status_code=problem.status,
-        media_type=MEDIA_TYPE,
-        headers=_headers(error) | _allow(error, request),
-    )
+    headers = _headers(error) | _allow(error, request)
+    if request.url.path.startswith(PREFIX):
+        answer = error_answer(problem).model_dump_json()
+        return Response(answer, status_of(problem.status), headers, media_type="application/json")
+    body = problem.model_dump_json(exclude_none=True)
+    return Response(body, problem.status, headers, media_type=MEDIA_TYPE)
 
 
 def connection_problem(error: errors.RejectedError) -> tuple[int, dict[str, str], bytes]:
@@ -133,6 +134,15 @@ def document(*kinds: type[errors.ServeError]) -> dict[int | str, dict[str, Any]]
         status: {"description": "; ".join(words), "content": content}
         | ({"headers": {"Retry-After": _RETRY_AFTER}} if status in retries else {})
         for status, words in sorted(titles.items())
+    }
+
+
+def document_openai(*kinds: type[errors.ServeError]) -> dict[int | str, dict[str, Any]]:
+    """Return what `document` does, for an operation under `/v1`, whose errors have OpenAI's shape."""
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}}
+    return {
+        status_of(int(status)): {**response, "content": content}
+        for status, response in document(*kinds).items()
     }
 
 

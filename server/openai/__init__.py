@@ -1,0 +1,1 @@
+"""OpenAI's image API, answered by the models that are served here."""
