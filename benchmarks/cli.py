@@ -11,6 +11,7 @@ import typer
 
 from benchmarks import train
 from benchmarks.engines import command
+from benchmarks.fleet.cli import cli as fleet
 from benchmarks.gpu import command as gpu
 from benchmarks.gpu.way import WAYS
 from benchmarks.serving.cli import cli as serving
@@ -23,6 +24,7 @@ cli = typer.Typer(
 
 
 cli.add_typer(serving)
+cli.add_typer(fleet)
 
 
 @cli.command("train")
