@@ -19,8 +19,9 @@ setup: .venv/.installed
 serve: setup
 	$(BIN)/python -m server
 
+# Two processes, each with one thread: a file of tests stays in one of them.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 ddo: setup data/emoji256.npz
 	$(BIN)/python -m trainer ddo trainer/configs/emoji-edm-ddo.toml --out runs/emoji-edm-ddo

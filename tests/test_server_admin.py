@@ -150,7 +150,9 @@ def test_a_bad_version_is_not_switched_to(registry: Registry) -> None:
         assert client.get("/readyz").json() == {"status": "ready", "reasons": []}
 
 
-@pytest.mark.parametrize(("key", "status"), [(ADMIN, 200), (USER, 403), (None, 401)])
+@pytest.mark.parametrize(
+    ("key", "status"), [(ADMIN, 200), (USER, 403), (None, 401)], ids=["admin", "user", "none"]
+)
 def test_an_admins_key_is_needed(registry: Registry, tmp_path: Path, key: str | None, status: int) -> None:
     with client_of(registry, "fake", access=AccessSettings(keys=keys_file(tmp_path))) as client:
         client.headers = {"X-API-Key": key} if key else {}
