@@ -28,6 +28,8 @@ from server.tracing.journal import Journal
 if TYPE_CHECKING:
     from server.tracing.tracing import Tracing  # Whoever does not trace need not import OpenTelemetry.
 
+_MADE = tuple(field.name for field in dataclasses.fields(ImageRequest) if field.name != "seed")
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -190,8 +192,7 @@ class Service:
 
 def _parameters(model: ServedModel, request: ImageRequest) -> Parameters:
     names = model.version.spec.class_names
-    made = dataclasses.asdict(request)
-    del made["seed"]
+    made = {name: getattr(request, name) for name in _MADE}
     return Parameters(**made, class_name=None if request.class_id is None else names[request.class_id])
 
 

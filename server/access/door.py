@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 from server.access.caller import ANONYMOUS, Caller
 from server.access.keys import AccessError, Keyring, read_keys
@@ -57,6 +58,7 @@ def open_door(settings: AccessSettings, host: str) -> Door:
     )
 
 
+@lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can connect to `host`."""
     try:

@@ -39,6 +39,11 @@ async def require_key(
     return caller
 
 
+async def require_key_of(request: Request) -> Caller:
+    """Do what `require_key` does, for a request of which FastAPI has looked up nothing."""
+    return await require_key(request, await _BEARER(request), await _HEADER(request))
+
+
 def _caller(
     request: Request, parts: Parts, bearer: HTTPAuthorizationCredentials | None, header: str | None
 ) -> Caller:

@@ -12,18 +12,19 @@ from starlette.responses import Response
 from server import errors
 from server.access.caller import Caller
 from server.api.body import read_json
+from server.api.direct_route import DirectRoute
 from server.api.disconnect import unless_disconnected
 from server.api.event_stream import EventStream
 from server.api.negotiation import Form, answer_form
 from server.api.openapi import GENERATE_BODY, GENERATE_OK
-from server.api.parts import AppParts, Parts
+from server.api.parts import Parts
 from server.api.problems import document
 from server.api.schemas import GeneratedImage, GenerateRequest, GenerateResponse
 from server.image_format import ImageFormat
 from server.service import Generated
 from server.streaming.stream import Stream
 
-router = APIRouter()
+router = APIRouter(route_class=DirectRoute)
 
 
 @router.post(
@@ -53,8 +54,9 @@ router = APIRouter()
         ),
     },
 )
-async def generate(request: Request, parts: AppParts) -> Response:
+async def generate(request: Request) -> Response:
     """Make images of a class."""
+    parts: Parts = request.app.state.parts
     settings = parts.settings
     caller: Caller = request.state.caller
     with ExitStack() as held:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import lru_cache
 
 from server.errors import NotAcceptableError
 from server.image_format import ImageFormat
@@ -21,6 +22,7 @@ class Form(StrEnum):
         return self.value
 
 
+@lru_cache(maxsize=256)
 def answer_form(
     accept: str, wanted: ImageFormat | None, n: int, stream: bool | None = None
 ) -> Form | ImageFormat:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import accumulate
 
 from engines.base import Leg
 from server.scheduling.lane_costs import LaneCosts
+from server.scheduling.schedulable import Schedulable
 
 
 class CostModel:
@@ -87,6 +88,27 @@ class CostModel:
             seconds += calls * self.lane(model, leg.lane).seconds(rows * leg.width)
             calls_left -= calls
         return seconds
+
+    def shares(self, rows: Iterable[Schedulable], lines: int) -> list[float]:
+        """Return the engine seconds that each row still needs, as its share of calls of `lines` rows.
+
+        Every request asks this of all rows that are there, so it looks up each kind of call once.
+        """
+        known: dict[tuple[Hashable, str, int], float] = {}
+        shares = []
+        for row in rows:
+            model, left, seconds = row.model, row.calls_left, 0.0
+            for leg in reversed(row.path):
+                if left <= 0:
+                    break
+                kind = (model, leg.lane, leg.width)
+                each = known.get(kind)
+                if each is None:
+                    each = known[kind] = self.lane(model, leg.lane).seconds(lines * leg.width) / lines
+                seconds += each * min(leg.calls, left)
+                left -= leg.calls
+            shares.append(seconds)
+        return shares
 
     def least_seconds(self, model: Hashable, path: Sequence[Leg]) -> float:
         """Return the seconds that a row with the engine to itself took when it was quickest; 0 if unknown."""

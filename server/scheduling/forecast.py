@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heapreplace
+from operator import itemgetter
 from typing import Generic
 
 from server.scheduling.cost import CostModel
 from server.scheduling.schedulable import T, Turn
 from server.scheduling.scheduler import BATCH_SHARE, Scheduler
+
+_TURN = itemgetter(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +49,12 @@ class Forecaster(Generic[T]):
 
     def pending(self) -> float:
         """Return the engine seconds that all rows still need, calls well filled."""
+        by_model: dict[Hashable, list[T]] = {}
+        for _, row in self._scheduler:
+            by_model.setdefault(row.model, []).append(row)
         return sum(
-            self._work(row, self._lines(row, self._scheduler.max_rows(row.model)))
-            for _, row in self._scheduler
+            sum(self._cost.shares(rows, self._lines(rows[0], self._scheduler.max_rows(model))))
+            for model, rows in by_model.items()
         )
 
     def outlook(self, rows: Sequence[T], now: float, free_at: float) -> Outlook:
@@ -59,15 +65,16 @@ class Forecaster(Generic[T]):
             now: seconds on the rows' clock.
             free_at: when the engine call in progress will be over.
         """
-        entries = sorted(self._scheduler, key=_turn_of)
+        entries = sorted(self._scheduler, key=_TURN)
         new = [(self._scheduler.turn_of(row), row) for row in rows]
         first = rows[0]
-        crowd = [row for turn, row in entries if turn.batch <= new[0][0].batch]
-        lines = self._lines(first, min(self._scheduler.max_rows(first.model), len(crowd) + len(rows)))
-        work = [(turn, row, self._work(row, lines)) for turn, row in entries]
-        queue = sorted([*work, *((turn, row, self._work(row, lines)) for turn, row in new)], key=_turn_of)
+        behind_all = new[0][0].batch
+        crowd = sum(turn.batch <= behind_all for turn, _ in entries)
+        lines = self._lines(first, min(self._scheduler.max_rows(first.model), crowd + len(rows)))
+        work = self._work(entries, lines)
+        queue = sorted([*work, *self._work(new, lines)], key=_TURN)
         pace = lines * _lanes_in_turn([row for _, row, _ in queue[: 2 * lines]], lines)
-        if any(turn.batch for turn, _, _ in work) and not new[0][0].batch:
+        if entries and entries[-1][0].batch and not behind_all:
             pace /= 1 - BATCH_SHARE
         start = max(now, free_at) - now
         own = {turn.number for turn, _ in new}
@@ -103,9 +110,9 @@ class Forecaster(Generic[T]):
     def _lines(self, row: T, most: int) -> int:
         return self._cost.best_rows(row.model, row.path[0], most)
 
-    def _work(self, row: T, lines: int) -> float:
-        """Return the engine seconds that a row still needs as its share of calls of `lines` rows."""
-        return self._cost.row_seconds(row.model, row.path, row.calls_left, lines) / lines
+    def _work(self, entries: Sequence[tuple[Turn, T]], lines: int) -> list[tuple[Turn, T, float]]:
+        shares = self._cost.shares([row for _, row in entries], lines)
+        return [(turn, row, seconds) for (turn, row), seconds in zip(entries, shares, strict=True)]
 
 
 def _lanes_in_turn(rows: Sequence[T], lines: int) -> float:
@@ -116,7 +123,3 @@ def _lanes_in_turn(rows: Sequence[T], lines: int) -> float:
         counts[key] = counts.get(key, 0) + 1
     needed = sum(-(-count // lines) for count in counts.values())
     return max(1.0, needed / -(-len(rows) // lines))
-
-
-def _turn_of(entry: tuple[Turn, T] | tuple[Turn, T, float]) -> Turn:
-    return entry[0]
