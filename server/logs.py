@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import partial
 from typing import TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 SECRET = re.compile("authorization|cookie|password|secret|token|api_?key", re.IGNORECASE)
+
+
+class _Named(structlog.WriteLogger):
+    def __init__(self, stream: TextIO, name: str) -> None:
+        super().__init__(stream)
+        self.name = name
 
 
 def configure(level: str, stream: TextIO) -> None:
@@ -32,13 +39,11 @@ def configure(level: str, stream: TextIO) -> None:
         if stream.isatty()
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     )
+    # Our own messages take the short way: the standard library's would cost as much again.
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=[*shared, *rendering],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=partial(_Named, stream),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(stream)
