@@ -52,6 +52,7 @@ VERSIONS = [
     changed(version("faces", 1), guidance="label-dropout"),
     version("slow", 1),
     version("broken", 1),
+    version("plain", 1, classes=()),
     changed(version("tokens", 1, classes=NAMES[:2]), defaults=VarDefaults(top_k=9), guidance="label-dropout"),
 ]
 
@@ -62,6 +63,7 @@ def toy_engines() -> Engines:
         ("faces", 1): FakeEngine(size=16),
         ("slow", 1): FakeEngine(cost_s=0.05),
         ("broken", 1): FakeEngine(fail_class=2),
+        ("plain", 1): FakeEngine(),
         ("tokens", 1): FakeEngine(size=200),
     }
 

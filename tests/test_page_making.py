@@ -101,7 +101,7 @@ def test_versions_are_compared_with_the_same_seeds(open_page: OpenPage) -> None:
     generate(page, "dog face", n=2, seed=30)
     expect(page.locator("#status")).to_contain_text("4 images")
     titles = page.locator(".panel h3").all_text_contents()
-    assert titles == ["Afaces 2 DDO round 1", "Bfaces 1 base"]
+    assert titles == ["A faces 2 DDO round 1", "B faces 1 base"]
     assert page.locator(".panel .seed").all_text_contents() == ["30", "31", "30", "31"]
     page.get_by_role("button", name="Open dog face, seed 31, faces 2").click()
     expect(page.locator("#viewer-facts")).to_contain_text(LARGE)
@@ -143,6 +143,20 @@ def test_failures_are_told_in_plain_words_and_can_be_tried_again(open_page: Open
     choose(page, "ghost", n=1)
     page.get_by_role("button", name="Try again").click()
     expect(page.locator("#status")).to_contain_text("1 image of ghost")
+
+
+def test_a_version_that_has_gone_leaves_the_list(open_page: OpenPage) -> None:
+    with page_server(toy_engines()) as url:
+        page = open_page(url)
+        expect(page.locator("[name=version] option")).to_have_count(2)
+        page.locator("[name=version]").first.select_option("1")
+        gone = httpx.post(f"{url}/admin/models/faces/unload", json={"version": 1})
+        assert gone.status_code == 200
+        generate(page, "ghost", n=1)
+        expect(page.get_by_role("alert")).to_contain_text("No such version")
+        expect(page.locator("[name=version] option")).to_have_count(1)
+        page.get_by_role("button", name="Try again").click()
+        expect(page.locator("#status")).to_contain_text("1 image of ghost")
 
 
 def test_a_full_server_says_when_to_come_back(open_page: OpenPage) -> None:

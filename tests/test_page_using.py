@@ -78,6 +78,10 @@ def test_only_the_settings_that_a_model_has_are_shown(open_page: OpenPage, url: 
     page.locator("[name=model]").first.select_option("broken")
     expect(shown).to_have_text([re.compile("^Steps"), re.compile("^Solver")])
     expect(page.locator("#class")).to_have_value("cat face")
+    page.locator("[name=model]").first.select_option("plain")
+    expect(page.locator("#class")).to_be_hidden()
+    page.get_by_role("button", name="Generate").click()
+    expect(page.locator("#status")).to_contain_text("4 images of plain")
 
 
 def test_classes_are_found_by_number_part_and_likeness(open_page: OpenPage) -> None:

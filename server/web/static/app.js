@@ -123,7 +123,10 @@ const LABELS = {
 let countdown = 0;
 
 function showProblem(error, again) {
-  if (!(error instanceof Refusal)) throw error;
+  if (!(error instanceof Refusal)) {
+    reportError(error);
+    error = new Refusal({ title: "This page made a mistake", detail: error.message });
+  }
   if (error.slug === "unauthenticated") return askForKey(error);
   const retry = h("button", { type: "button", class: "quiet", onclick: again }, "Try again");
   const fields = error.errors.map(({ field, message }) => sentence(`${LABELS[field] ?? field}: ${message}`));
@@ -144,7 +147,7 @@ function showProblem(error, again) {
   clearInterval(countdown);
   countdown = setInterval(tick, 1000);
   tick();
-  if (error.slug.startsWith("unknown-")) refreshModels();
+  if (error.slug.startsWith("unknown-")) guarded(refreshModels);
 }
 
 const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
@@ -385,11 +388,22 @@ let sheetClosed = new AbortController();
 function openSheet() {
   const { name, version } = sides.A.detail;
   sheetClosed = new AbortController();
-  const wanted = [];
+  const { signal } = sheetClosed;
+  const wanted = new Set();
+  let drawing = 0;
+  const draw = async () => {
+    const [cell] = wanted;
+    if (!cell || drawing >= SHEET.requests || signal.aborted) return;
+    wanted.delete(cell);
+    drawing += 1;
+    await drawCell(cell, signal).catch(async (error) => (await blame(error, signal)) && wanted.add(cell));
+    drawing -= 1;
+    draw();
+  };
   const observer = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) {
-      if (isIntersecting && !wanted.includes(target)) wanted.push(target);
-      if (!isIntersecting && wanted.includes(target)) wanted.splice(wanted.indexOf(target), 1);
+      wanted[isIntersecting ? "add" : "delete"](target);
+      draw();
     }
   }, { root: $("cells"), rootMargin: "100px" });
   $("sheet-title").textContent = `Classes of ${name} ${version}`;
@@ -408,16 +422,7 @@ function openSheet() {
   const current = $("cells").querySelector(`[data-class="${chosen?.class_id}"]`);
   current?.setAttribute("aria-current", "true");
   current?.scrollIntoView({ block: "center" });
-  sheetClosed.signal.addEventListener("abort", () => observer.disconnect());
-  for (let index = 0; index < SHEET.requests; index += 1) drawCells(wanted, sheetClosed.signal);
-}
-
-async function drawCells(wanted, signal) {
-  while (!signal.aborted) {
-    const cell = wanted.shift();
-    if (!cell) await pause(100);
-    else await drawCell(cell, signal).catch((error) => retryCell(error, cell, wanted, signal));
-  }
+  signal.addEventListener("abort", () => observer.disconnect());
 }
 
 async function drawCell(cell, signal) {
@@ -433,13 +438,14 @@ async function drawCell(cell, signal) {
   $("sheet-status").textContent = "";
 }
 
-async function retryCell(error, cell, wanted, signal) {
-  if (error.name === "AbortError") return;
+/** Say why an image is missing; wait and return true where it may come later, else end the drawing. */
+async function blame(error, signal) {
+  if (signal.aborted) return false;
   const again = error.retryAfter > 0;
-  $("sheet-status").textContent = `${error.title}.${again ? " Goes on by itself." : " The names still work."}`;
-  if (!again) return sheetClosed.abort();
-  await pause(1000 * error.retryAfter);
-  if (!signal.aborted) wanted.unshift(cell);
+  $("sheet-status").textContent = `${error.message}.${again ? " Goes on by itself." : " The names still work."}`;
+  if (again) await pause(1000 * error.retryAfter);
+  else sheetClosed.abort();
+  return again;
 }
 
 const visibleCells = () => [...$("cells").children].filter((cell) => !cell.hidden);
@@ -529,7 +535,7 @@ class Panel {
     list.style.setProperty("--columns", Math.ceil(Math.sqrt(request.n)));
     this.facts = h("p", {}, summary(request));
     this.element = h("section", { class: "panel", "aria-label": `${model} ${version}, ${lineage}` },
-      h("header", {}, h("h3", {}, h("span", { class: "letter" }, side.name), `${model} ${version} `, h("small", {}, lineage)), this.facts), list);
+      h("header", {}, h("h3", {}, h("span", { class: "letter" }, side.name), ` ${model} ${version} `, h("small", {}, lineage)), this.facts), list);
     return this.element;
   }
 
@@ -589,7 +595,6 @@ async function generate() {
   const { signal } = (running = new AbortController());
   let panels;
   try {
-    if (!sides.A.detail) await start();
     panels = prepare();
   } catch (error) {
     if (error instanceof Refusal) markFields(error, sides.B);
@@ -600,15 +605,17 @@ async function generate() {
   $("stop").hidden = false;
   $("status").textContent = `${run.className}: asking the server`;
   const accepted = () => {
-    if (panels[0].element || signal.aborted) return;
-    $("panels").replaceChildren(...panels.map((panel) => panel.build()));
+    if (panels[0].element) return;
+    const elements = panels.map((panel) => panel.build());
+    if (signal.aborted) return;
+    $("panels").replaceChildren(...elements);
     if (innerWidth < 800) $("stage").scrollIntoView();
   };
   const states = new Map();
   const heard = (panel, words) => {
+    if (states.get(panel)?.startsWith("is ")) return;
     states.set(panel, words);
-    const text = [...new Set(states.values())].join("; ");
-    if ($("status").textContent !== `${run.className} ${text}`) $("status").textContent = `${run.className} ${text}`;
+    $("status").textContent = `${run.className} ${[...new Set(states.values())].join("; ")}`;
   };
   const ends = await Promise.allSettled(panels.map((panel) => panel.fill(signal, accepted, heard)));
   keep(run);
@@ -853,14 +860,17 @@ async function guarded(work) {
 async function refreshModels() {
   answers.clear();
   ({ models } = await (await call("models")).json());
-  const { model, version } = sides.A.fields;
-  const current = models.some((each) => each.name === model.value) ? model.value : models.find((each) => each.default).name;
-  await sides.A.choose(current, Number(version.value) || undefined);
+  for (const side of Object.values(sides)) {
+    const { model, version } = side.fields;
+    const current = models.find((each) => each.name === model.value) ?? models.find((each) => each.default);
+    if (side === sides.A || side.detail) await side.choose(current.name, Number(version.value));
+  }
 }
 
 async function start() {
   await refreshModels();
   $("n").max = sides.A.detail.limits.n;
+  $("form").inert = false;
   showSides();
   watchLoad(++watching);
 }
