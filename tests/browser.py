@@ -50,7 +50,7 @@ VERSIONS = [
         lineage=Lineage(source="a test", parent="faces/0001", round=1),
     ),
     changed(version("faces", 1), guidance="label-dropout"),
-    version("slow", 1),
+    version("slow", 1, classes=("ghost", "cat face", "ghost")),
     version("broken", 1),
     version("plain", 1, classes=()),
     changed(version("tokens", 1, classes=NAMES[:2]), defaults=VarDefaults(top_k=9), guidance="label-dropout"),

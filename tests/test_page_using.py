@@ -112,6 +112,13 @@ def test_copied_commands_make_the_same_image(open_page: OpenPage, tmp_path: Path
         file.unlink()
 
 
+def test_classes_of_one_name_are_told_apart(open_page: OpenPage) -> None:
+    page = open_page()
+    generate(page, "2", model="slow", n=1, steps=2)
+    page.locator(".tile:enabled").click()
+    expect(page.locator("#viewer-facts")).to_contain_text("ghost (2)")
+
+
 def test_the_contact_sheet_shows_and_chooses_classes(open_page: OpenPage) -> None:
     page = open_page()
     choose(page, "ghost", model="tokens")

@@ -22,7 +22,7 @@ function h(tag, attributes = {}, ...children) {
 }
 
 const seconds = (ms) => `${(ms / 1000).toFixed(ms < 9950 ? 2 : 0)} s`;
-const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
+const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const present = (object) => Object.fromEntries(Object.entries(object).filter(([, value]) => value != null));
 
@@ -110,6 +110,7 @@ const ADVICE = {
   "not-ready": "The model is still being loaded.",
   "draining": "It finishes what it has. Come back when it was started again.",
   "queue-full": "Many images are waiting. Ask for fewer, or come back soon.",
+  "too-late": "The images would not be finished in time. Ask for fewer images or steps, or come back soon.",
   "deadline": "Ask for fewer images or fewer steps.",
   "engine-failure": "Try again. If it stays, tell whoever runs the server.",
   "internal-error": "Try again. If it stays, tell whoever runs the server.",
@@ -189,6 +190,9 @@ function askForKey(error) {
 
 let models = [];
 const lineageWords = ({ round }) => (round ? `DDO round ${round}` : "base");
+/** The class of the same name; where several have it, that of the same number. */
+const sameClass = (classes, wanted) =>
+  [classes[wanted?.class_id], ...classes].find((each) => each?.class_name === wanted?.class_name);
 const named = (names) => names.map((name) => h("option", { value: name }, name));
 
 /** One set of settings; a comparison has two. Its fields are those that its model has. */
@@ -252,7 +256,7 @@ class Side {
     const { name: model, version } = this.detail;
     const request = { model, version, ...this.settings() };
     if (!chosenClass) return request;
-    const same = this.classes.find((each) => each.class_name === chosenClass.class_name);
+    const same = sameClass(this.classes, chosenClass);
     if (same) return { ...request, class_id: same.class_id };
     const detail = `${model} ${version} has no class called “${chosenClass.class_name}”`;
     throw new Refusal({ type: "invalid-input", title: "These models have other classes", detail, errors: [{ field: "class_id", message: detail }] });
@@ -272,7 +276,8 @@ function showSides() {
 /** Compare with what A was made from, where that is served; else B starts as A is. */
 async function startComparing() {
   const { name, version, lineage } = sides.A.detail;
-  const parent = models.find((each) => lineage.parent && `${each.name}/${String(each.version).padStart(4, "0")}` === lineage.parent);
+  const [parentName, parentVersion] = lineage.parent?.split("/") ?? [];
+  const parent = models.find((each) => each.name === parentName && each.version === Number(parentVersion));
   const other = parent ?? models.find((each) => each.name === name && each.version !== version);
   await sides.B.choose(other?.name ?? name, other?.version ?? version, sides.A.settings());
 }
@@ -321,7 +326,7 @@ function chooseClass(each) {
 function offerClasses() {
   const { classes } = sides.A;
   document.querySelector(".class-field").hidden = !classes.length;
-  const same = classes.find((each) => each.class_name === chosen?.class_name) ?? classes[0];
+  const same = sameClass(classes, chosen) ?? classes[0];
   if ($("matches").hidden) return chooseClass(same);
   chosen = same;
   openMatches($("class").value);
@@ -357,6 +362,7 @@ function showActive() {
 /** Take what was typed if it says enough, else return to the class chosen before. */
 function settleClass() {
   const query = $("class").value.trim().toLowerCase();
+  if (query === chosen?.class_name.toLowerCase()) return closeMatches();
   const [best] = search(sides.A.classes, query);
   chooseClass(query && best && rank(best, query) >= 2 ? best : chosen);
 }
