@@ -19,9 +19,9 @@ COPY assets assets
 # Inside the container every interface is the container's own. Other machines may reach a published port, so it
 # starts only with API keys (DDO_ACCESS__KEYS=/run/secrets/keys.toml), or with DDO_ACCESS__OPEN=true where the
 # port is published on loopback or behind a proxy that checks callers.
-ENV DDO_HOST=0.0.0.0 DDO_REGISTRY=/srv/registry
-RUN mkdir /srv/registry && chown serve /srv/registry
-VOLUME /srv/registry
+ENV DDO_HOST=0.0.0.0 DDO_REGISTRY=/srv/registry DDO_JOBS__DIRECTORY=/srv/state DDO_ENGINE__CACHE=/srv/cache
+RUN mkdir /srv/registry /srv/state /srv/cache && chown serve /srv/registry /srv/state /srv/cache
+VOLUME ["/srv/registry", "/srv/state", "/srv/cache"]
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
@@ -29,11 +29,13 @@ STOPSIGNAL SIGTERM
 CMD ["python", "-m", "server"]
 
 FROM base AS nvidia
+# hadolint ignore=DL3013
 RUN pip install '.[sd-vae]'
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility DDO_ENGINE__DEVICE=cuda
-USER serve
+USER 10001
 
 FROM base AS cpu
 ARG PIP_EXTRA_INDEX_URL=""
+# hadolint ignore=DL3013
 RUN pip install .
-USER serve
+USER 10001
