@@ -105,7 +105,9 @@ def test_versions_are_compared_with_the_same_seeds(open_page: OpenPage) -> None:
     assert page.locator(".panel .seed").all_text_contents() == ["30", "31", "30", "31"]
     page.get_by_role("button", name="Open dog face, seed 31, faces 2").click()
     expect(page.locator("#viewer-facts")).to_contain_text(LARGE)
+    expect(page.locator("#viewer-place")).to_have_text("A \N{MIDDLE DOT} 3 of 4")
     page.keyboard.press("ArrowRight")
+    expect(page.locator("#viewer-place")).to_have_text("B \N{MIDDLE DOT} 4 of 4")
     expect(page.locator("#viewer-facts")).to_contain_text(SMALL)
     expect(page.locator("#viewer-facts")).to_contain_text("31")
 

@@ -719,7 +719,7 @@ function showShot() {
   $("viewer-title").textContent = run.className;
   $("viewer-facts").replaceChildren(
     ...Object.entries(present(facts)).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
-  $("viewer-place").textContent = `${place + 1} of ${shots.length}`;
+  $("viewer-place").textContent = `${run.panels[1] ? `${panel.side.name} · ` : ""}${place + 1} of ${shots.length}`;
   $("previous").disabled = $("next").disabled = shots.length < 2;
   $("download").href = image.url;
   $("download").download = fileName(viewed);
