@@ -40,12 +40,13 @@ def find_class(wanted: str, names: Sequence[str]) -> int:
 def close_names(wanted: str, names: Sequence[str]) -> list[str]:
     """Return the few names that `wanted` may be meant for, the likeliest first.
 
-    Those that have it as words come first, the shortest of them before the others, then those that are spelt
-    much like it.
+    Those that begin with it come first, then those that have it as words, then those that are spelt much like
+    it; of several the shortest.
     """
     text = _plain(wanted)
     by_plain = {_plain(name): name for name in names}
-    holding = sorted((name for name in by_plain if text and f" {text} " in f" {name} "), key=len)
+    holding = [name for name in by_plain if text and f" {text} " in f" {name} "]
+    holding.sort(key=lambda name: (not name.startswith(text), len(name)))
     alike = difflib.get_close_matches(text, by_plain, n=SUGGESTIONS)
     return [by_plain[name] for name in dict.fromkeys([*holding, *alike])][:SUGGESTIONS]
 

@@ -20,12 +20,14 @@ from models.version import ModelVersion
 from server import logs
 from server.access.cli import key_cli
 from server.app import create_app
+from server.generation.cli import generate
 from server.run import run
 from server.settings import load_settings
 from server.tracing.exporting import open_tracing
 
 cli = typer.Typer(add_completion=False)
 cli.add_typer(key_cli, name="key")
+cli.command()(generate)
 
 
 @cli.callback(invoke_without_command=True)

@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from engines.base import ImageRequest
 from engines.errors import InvalidRequestError
+from engines.sampling import generate
 from models import build
 from models.registry import Registry
 from models.spec import DiffusionDefaults, Lineage, ModelSpec, NetworkSpec, PixelCodec
@@ -31,7 +32,6 @@ from trainer.evaluation.evaluate import Evaluation, JudgedModel, evaluate, gener
 from trainer.evaluation.judge import Judge
 from trainer.evaluation.plan import SamplingPlan
 from trainer.evaluation.statistics import ReferenceStatistics
-from trainer.sampling import generate
 
 QUIET = Progress(disable=True)
 MODEL = JudgedModel(name="tiny", weights={"main": "0" * 64})

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from engines import EngineSettings, load, load_sampler
 from engines.base import ImageRequest
+from engines.sampling import finish, generate
 from models.networks import force_unit_weights
 from models.registry import Registry
 from models.spec import DiffusionDefaults, PixelCodec, SdVaeCodec
@@ -33,7 +34,6 @@ from trainer.rounds.networks import reference_network, trained_network
 from trainer.rounds.pool import Pool
 from trainer.rounds.records import RoundResult, Trial, Trials
 from trainer.rounds.view import View
-from trainer.sampling import finish, generate
 from trainer.training.processes import Processes
 
 CPU, QUIET = torch.device("cpu"), Progress(disable=True)

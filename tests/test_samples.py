@@ -15,9 +15,9 @@ from engines.base import ImageRequest
 from engines.diffusion import DiffusionEngine
 from engines.errors import EngineError
 from engines.pixels import PixelDecoder, to_pixels
+from engines.sampling import finish, generate
 from models.spec import DiffusionDefaults, PixelCodec, SdVaeCodec
 from models.version import ModelVersion
-from trainer.sampling import finish, generate
 
 FLOAT32 = EngineSettings(precision="float32", max_rows=4)
 REQUESTS = [ImageRequest(class_id=class_id, seed=7 + class_id) for class_id in range(3)]

@@ -20,6 +20,7 @@ from torch import Tensor
 from engines import EngineSettings, load
 from engines.base import Engine, ImageRequest
 from engines.pixels import Pixels
+from engines.sampling import generate
 from models.networks import build
 from models.registry import Registry
 from models.spec import (
@@ -36,7 +37,6 @@ from models.spec import (
 from models.version import ModelVersion, open_version, seal
 from trainer.config import PretrainConfig
 from trainer.errors import TrainerError
-from trainer.sampling import generate
 from trainer.weights import WEIGHTS_FILE, load_weights
 
 GOLDEN = "golden.png"

@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from engines.base import Engine
 from engines.pixels import Pixels
+from engines.sampling import R, generate
 from models.frozen import FrozenModel
 from models.version import ModelVersion
 from trainer.errors import DataError
@@ -19,7 +20,6 @@ from trainer.evaluation.features import BATCH, ImageBatch
 from trainer.evaluation.images import RealImages
 from trainer.evaluation.judge import Figures, Judge, RealFigures
 from trainer.evaluation.plan import SamplingPlan
-from trainer.sampling import R, generate
 
 
 class JudgedModel(FrozenModel):

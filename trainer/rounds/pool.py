@@ -17,6 +17,7 @@ from rich.progress import Progress
 from engines import load, load_sampler
 from engines.base import Engine
 from engines.diffusion import DiffusionEngine
+from engines.sampling import finish, generate
 from engines.var_row import VarRow
 from models.spec import PixelCodec, SdVaeCodec
 from models.version import ModelVersion
@@ -26,7 +27,6 @@ from trainer.rounds.config import PoolConfig
 from trainer.rounds.latents import GeneratedLatents
 from trainer.rounds.tokens import LabelledTokens
 from trainer.rounds.view import View
-from trainer.sampling import finish, generate
 from trainer.training.processes import Processes
 
 Shard = ArrayImages | GeneratedLatents | LabelledTokens
