@@ -149,6 +149,14 @@ class DrainingError(RetryLaterError):
     """The server finishes what it accepted and takes nothing new."""
 
 
+class NoReplicaError(RetryLaterError):
+    """No replica of a cluster is left that could answer."""
+
+
+class NotInClusterError(RejectedError):
+    """A single server has this; a cluster of replicas has not."""
+
+
 class TooManyConnectionsError(RetryLaterError):
     """The server has no connection left."""
 

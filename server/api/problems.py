@@ -55,6 +55,8 @@ KINDS: Mapping[type[Exception], Kind] = {
     errors.RequestCancelledError: Kind(409, "cancelled", "The request was cancelled"),
     errors.UnknownRequestError: Kind(404, "unknown-request", "No such request in progress"),
     errors.NotReadyError: Kind(503, "not-ready", "The model is not ready"),
+    errors.NoReplicaError: Kind(503, "no-replica", "No replica can answer"),
+    errors.NotInClusterError: Kind(501, "not-in-cluster", "Clusters do not serve this"),
     errors.DrainingError: Kind(503, "draining", "The server is shutting down"),
     errors.DeadlineError: Kind(504, "deadline", "The deadline passed"),
     errors.EngineFailureError: Kind(500, "engine-failure", "The engine failed"),

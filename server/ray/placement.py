@@ -1,0 +1,41 @@
+"""Where Ray sends a request: to the replica with the fewest images under way that has not refused it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
+
+from server.ray.balance import Balance
+from server.ray.call import Call
+
+
+class Placement(RequestRouter):
+    """Routes `Replica.answer(call)`. Admission is the replicas' own; to Ray none is full."""
+
+    def initialize_state(self, **_: Any) -> None:
+        """Begin with nothing under way; Ray calls it once."""
+        self._balance: Balance[str] = Balance(random.Random())
+
+    async def choose_replicas(
+        self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
+    ) -> list[list[RunningReplica]]:
+        """Return the replicas in the order in which they are to be asked."""
+        replicas = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
+        avoid = _avoided(pending_request)
+        order = self._balance.order([name for name in replicas if name not in avoid] or list(replicas))
+        return [[replicas[name]] for name in order]
+
+    def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any) -> None:
+        """Count a request as under way."""
+        self._balance.add(replica_id.unique_id, 1)
+
+    def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
+        """Count a request as done, answered or not."""
+        self._balance.add(replica_id.unique_id, -1)
+
+
+def _avoided(pending: PendingRequest | None) -> frozenset[str]:
+    arguments = pending.args if pending is not None else []
+    return arguments[0].avoid if arguments and isinstance(arguments[0], Call) else frozenset()

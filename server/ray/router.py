@@ -1,0 +1,186 @@
+"""The ingress: hands requests to replicas, and to others where one refuses or dies."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from server.api.problems import problem_response
+from server.errors import BodyTooLargeError, NoReplicaError, NotInClusterError, ServeError
+from server.ray.call import Call
+from server.ray.replay import Replay
+from server.sampling import DRAWN_SEEDS
+from server.settings import Settings
+
+RETRIED = frozenset({"queue-full", "too-late", "not-ready", "draining", "unknown-request"})
+"""Refusals that another replica may not share. Limits of a caller are not among them."""
+
+SINGLE = ("/jobs", "/admin", "/metrics")
+"""What is one server's own: kept on its disk, or told of it alone."""
+
+RETRY_S = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a replica has begun to answer; `rest` are the chunks of its body."""
+
+    replica: str
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+    rest: DeploymentResponseGenerator[Any]
+
+    @property
+    def streams(self) -> bool:
+        """Whether it is sent as it comes."""
+        return any(
+            name == b"content-type" and value.startswith(b"text/event-stream") for name, value in self.headers
+        )
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body."""
+        async for message in self.rest:
+            if message.get("body"):
+                yield message["body"]
+
+
+class Router:
+    """Ray's ingress deployment.
+
+    Args:
+        replicas: a handle to the deployment of `Replica`.
+        settings: of every replica.
+        attempts: replicas that are asked before a refusal, or a loss, reaches the client.
+    """
+
+    def __init__(self, replicas: DeploymentHandle[Any], settings: Settings, attempts: int) -> None:
+        self._replicas = replicas.options(method_name="answer", stream=True)
+        self._settings = settings
+        self._attempts = attempts
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one HTTP request."""
+        request_id = request.headers.get("x-request-id") or secrets.token_hex(8)
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                return await self._answer(await self._read(request, request_id))
+            except ServeError as error:
+                return problem_response(error, request)
+
+    async def _read(self, request: Request, request_id: str) -> Call:
+        """Read a request whole.
+
+        A seed is drawn for one that has none, so that a second replica makes the same images as the first.
+        """
+        path = request.url.path
+        if path.startswith(SINGLE):
+            raise NotInClusterError(f"{path.split('/')[1]} belongs to one server: ask one that runs alone")
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self._settings.body_bytes:
+                raise BodyTooLargeError(f"the body has more than {self._settings.body_bytes} bytes")
+        whole = self._seeded(bytes(body)) if path == "/generate" else bytes(body)
+        replaced = (b"content-length", b"x-request-id")
+        headers = [(name, value) for name, value in request.scope["headers"] if name not in replaced]
+        headers += [(b"content-length", str(len(whole)).encode()), (b"x-request-id", request_id.encode())]
+        return Call.of({**request.scope, "headers": headers}, whole)
+
+    def _seeded(self, body: bytes) -> bytes:
+        try:
+            wanted = json.loads(body)
+        except ValueError:
+            return body  # The replica says what is wrong with it.
+        if not isinstance(wanted, dict) or wanted.get("seed") is not None:
+            return body
+        seed = secrets.randbelow(DRAWN_SEEDS - self._settings.max_images)
+        return json.dumps({**wanted, "seed": seed}).encode()
+
+    async def _answer(self, call: Call) -> Response:
+        """Ask replicas until one neither refuses nor dies.
+
+        Raises:
+            NoReplicaError: there was none.
+        """
+        refusal: Response | None = None
+        for _ in range(self._attempts):
+            try:
+                answer = await self._ask(call)
+                if answer.streams:
+                    return _response(answer, StreamingResponse(self._events(call, answer)))
+                body = b"".join([chunk async for chunk in answer.chunks()])
+            except RayError as error:
+                _check_lost(error)
+                continue
+            response = _response(answer, Response(body))
+            if _name(answer.status, body) not in RETRIED:
+                return response
+            refusal, call = response, call.without(answer.replica)
+        return refusal or _raise(NoReplicaError("every replica that was asked was lost", RETRY_S))
+
+    async def _ask(self, call: Call) -> Answer:
+        rest = self._replicas.remote(call)
+        replica = await anext(rest)
+        start = await anext(rest)
+        return Answer(replica, start["status"], start["headers"], rest)
+
+    async def _events(self, call: Call, answer: Answer) -> AsyncIterator[bytes]:
+        """Yield a stream's events; those of the next replica where one dies."""
+        replay = Replay()
+        for _ in range(self._attempts):
+            try:
+                async for chunk in answer.chunks():
+                    if answer.status != 200:
+                        yield b"event: error\ndata: " + chunk + b"\n\n"
+                    elif replay.news(chunk):
+                        yield chunk
+                return
+            except RayError as error:
+                _check_lost(error)
+            finally:
+                answer.rest.cancel()
+            try:
+                answer = await self._ask(call)
+            except RayError as error:
+                _check_lost(error)
+
+
+def _response(answer: Answer, response: Response) -> Response:
+    """Give a response a replica's status and headers."""
+    response.status_code = answer.status
+    response.raw_headers = list(answer.headers)
+    return response
+
+
+def _name(status: int, body: bytes) -> str:
+    """Return the kind of problem that an answer tells, in whichever shape; nothing of a good one."""
+    if status < 400:
+        return ""
+    try:
+        problem = json.loads(body)
+        name = problem["error"]["code"] if "error" in problem else problem["type"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return str(name).removeprefix("urn:ddo-serve:").replace("_", "-")
+
+
+def _check_lost(error: RayError) -> None:
+    """Pass on what is not the loss of a replica."""
+    if isinstance(error, RayTaskError):
+        raise error
+    log.warning("a replica was lost; another one is asked", reason=type(error).__name__)
+
+
+def _raise(error: ServeError) -> Response:
+    raise error

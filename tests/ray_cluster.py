@@ -1,0 +1,66 @@
+"""A Ray cluster of two nodes on this machine, serving the toy model of the benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.cluster_utils import Cluster
+
+from benchmarks.serving.processes import free_port
+from benchmarks.serving.stub import NAME, StubEngine, publish_versions
+from benchmarks.serving.toy import Tally, Toy
+from engines.settings import EngineSettings
+from models.references import parse_reference
+from models.version import ModelVersion
+from server.app import create_app
+from server.ray.application import build
+from server.ray.settings import RaySettings
+from server.settings import Settings
+
+CALL_S = 0.02
+
+
+def toy_app(settings: Settings) -> FastAPI:
+    """The app of one replica; its tally lies beside the registry."""
+    references = [parse_reference(name, settings.registry) for name in settings.models]
+    versions = [version for reference in references for version in reference.open()]
+
+    def load(version: ModelVersion, _: EngineSettings) -> StubEngine:
+        tally = Tally(settings.registry / f"tally-{id(version)}")
+        return StubEngine(Toy(CALL_S, tally, salt=version.number or 0))
+
+    return create_app(settings, versions, load, references)
+
+
+@contextmanager
+def serving(folder: Path, **cluster: Any) -> Iterator[tuple[str, Cluster, Any]]:
+    """Give the URL, the cluster and its second node; the first one has the proxy and the router."""
+    publish_versions(folder / "registry", 2)
+    settings = Settings(
+        models=(NAME,),
+        registry=folder / "registry",
+        port=free_port(),
+        jobs={"directory": folder / "jobs"},
+        log_level="warning",
+        queue_rows=64,
+    )
+    nodes = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80_000_000},
+    )
+    try:
+        second = nodes.add_node(num_cpus=1, object_store_memory=80_000_000)
+        ray.init(address=nodes.address, log_to_driver=False)
+        serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": settings.port})
+        serve.run(build(settings, RaySettings(replica_cpus=0.8, **cluster), toy_app), name="ddo-serve")
+        yield f"http://127.0.0.1:{settings.port}", nodes, second
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+        nodes.shutdown()
