@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hostile import MEBIBYTE
 from tiny_programs import diffusion, network
 
@@ -30,6 +32,17 @@ def user_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """Undo what a test configures: the next one may read what is logged where it looks for it."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture
