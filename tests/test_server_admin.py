@@ -181,13 +181,33 @@ def test_the_idlest_version_makes_room(registry: Registry) -> None:
 
 
 def test_a_swap_does_not_send_away_what_it_replaces(registry: Registry) -> None:
-    with client_of(registry, "fake", memory_bytes=2 * NBYTES - 1, registry_poll_s=0.01) as client:
-        check_problem(post(client, "switch", 2), 503, "not-ready", f"memory_bytes {2 * NBYTES - 1}")
-        registry.point("fake", 3)
-        wait_for(lambda: "fake/1 stays" in str(client.get("/readyz").json()["reasons"]))
+    limit = 2 * NBYTES - 1
+    with client_of(registry, "fake", memory_bytes=limit) as client:
+        check_problem(post(client, "switch", 2), 503, "not-ready", f"memory_bytes {limit}")
         assert generate(client).json()["version"] == 1
         assert generate(client, 2).json()["version"] == 2  # nothing is replaced: version 1 is idle and leaves
         assert generate(client).json()["version"] == 1
+    with client_of(registry, "fake", memory_bytes=limit, registry_poll_s=0.01) as client:
+        registry.point("fake", 3)
+        wait_for(lambda: "fake/1 stays" in str(client.get("/readyz").json()["reasons"]))
+        assert generate(client).json()["version"] == 1
+
+
+def test_versions_that_take_turns_in_memory_all_answer(registry: Registry) -> None:
+    """None leaves before those have it who waited for it."""
+    with (
+        client_of(registry, "fake/all", memory_bytes=NBYTES) as client,
+        ThreadPoolExecutor(6) as pool,
+    ):
+        numbers = [1 + index % 3 for index in range(30)]
+        answers = list(pool.map(lambda number: until_ready(client, number), numbers))
+        assert [answer.json()["version"] for answer in answers] == numbers
+
+
+def until_ready(client: httpx.Client, number: int) -> httpx.Response:
+    while (answer := generate(client, number)).status_code == 503:
+        time.sleep(0.01)
+    return answer
 
 
 def test_a_version_in_use_stays_and_the_other_has_to_wait(registry: Registry) -> None:

@@ -36,6 +36,7 @@ class ServedModel:
         reason: why it is not ready, while it is not.
         nbytes: memory of its engine, in bytes; before the first load the size of its weights' files.
         last_used: seconds on the host's clock at the last request.
+        wanted: requests that wait for its engine; it does not leave before they have it.
         image_shape: (H, W, 3) of its images, once it was loaded.
     """
 
@@ -45,6 +46,7 @@ class ServedModel:
     reason: str = "loading"
     nbytes: int = 0
     last_used: float = 0.0
+    wanted: int = 0
     image_shape: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

@@ -83,6 +83,7 @@ class Host:
         Raises:
             NotReadyError: it is being loaded at the server's start, cannot be loaded, or not in `within_s`.
         """
+        model.wanted += 1
         try:
             async with asyncio.timeout(within_s):
                 while model.engine is None:
@@ -91,6 +92,8 @@ class Host:
                     await self._bring_in(model)
         except (VersionRefusedError, TimeoutError):
             raise _not_ready(model) from None
+        finally:
+            model.wanted -= 1
         model.last_used = self._clock()
         return model.engine
 
@@ -249,7 +252,7 @@ class Host:
 
     def _idle(self, model: ServedModel) -> bool:
         rows = self._worker.waiting(model.key) + self._worker.active(model.key)
-        return model.engine is not None and not rows
+        return model.engine is not None and not rows and not model.wanted
 
     def _leave(self, model: ServedModel) -> asyncio.Task[None]:
         """Give no more rows to an engine; it leaves after its last one."""
