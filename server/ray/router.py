@@ -91,21 +91,17 @@ class Router:
             body += chunk
             if len(body) > self._settings.body_bytes:
                 raise BodyTooLargeError(f"the body has more than {self._settings.body_bytes} bytes")
-        whole = self._seeded(bytes(body)) if path == "/generate" else bytes(body)
+        wanted = _json_object(bytes(body))
+        if path == "/generate" and wanted is not None and wanted.get("seed") is None:
+            seed = secrets.randbelow(DRAWN_SEEDS - self._settings.max_images)
+            body = bytearray(json.dumps({**wanted, "seed": seed}).encode())
+        images = (wanted or {}).get("n")
         replaced = (b"content-length", b"x-request-id")
         headers = [(name, value) for name, value in request.scope["headers"] if name not in replaced]
-        headers += [(b"content-length", str(len(whole)).encode()), (b"x-request-id", request_id.encode())]
-        return Call.of({**request.scope, "headers": headers}, whole)
-
-    def _seeded(self, body: bytes) -> bytes:
-        try:
-            wanted = json.loads(body)
-        except ValueError:
-            return body  # The replica says what is wrong with it.
-        if not isinstance(wanted, dict) or wanted.get("seed") is not None:
-            return body
-        seed = secrets.randbelow(DRAWN_SEEDS - self._settings.max_images)
-        return json.dumps({**wanted, "seed": seed}).encode()
+        headers += [(b"content-length", str(len(body)).encode()), (b"x-request-id", request_id.encode())]
+        return Call.of(
+            {**request.scope, "headers": headers}, bytes(body), images if isinstance(images, int) else 1
+        )
 
     async def _answer(self, call: Call) -> Response:
         """Ask replicas until one neither refuses nor dies.
@@ -127,7 +123,9 @@ class Router:
             if _name(answer.status, body) not in RETRIED:
                 return response
             refusal, call = response, call.without(answer.replica)
-        return refusal or _raise(NoReplicaError("every replica that was asked was lost", RETRY_S))
+        if refusal is None:
+            raise _no_replica()
+        return refusal
 
     async def _ask(self, call: Call) -> Answer:
         rest = self._replicas.remote(call)
@@ -137,12 +135,13 @@ class Router:
 
     async def _events(self, call: Call, answer: Answer) -> AsyncIterator[bytes]:
         """Yield a stream's events; those of the next replica where one dies."""
-        replay = Replay()
+        replay, begun = Replay(), [answer]
         for _ in range(self._attempts):
             try:
+                answer = begun.pop() if begun else await self._ask(call)
                 async for chunk in answer.chunks():
                     if answer.status != 200:
-                        yield b"event: error\ndata: " + chunk + b"\n\n"
+                        yield _error_event(chunk)
                     elif replay.news(chunk):
                         yield chunk
                 return
@@ -150,10 +149,16 @@ class Router:
                 _check_lost(error)
             finally:
                 answer.rest.cancel()
-            try:
-                answer = await self._ask(call)
-            except RayError as error:
-                _check_lost(error)
+        lost = problem_response(_no_replica(), Request(call.scope))
+        yield _error_event(bytes(lost.body))
+
+
+def _no_replica() -> NoReplicaError:
+    return NoReplicaError("every replica that was asked was lost", RETRY_S)
+
+
+def _error_event(problem: bytes) -> bytes:
+    return b"event: error\ndata: " + problem + b"\n\n"
 
 
 def _response(answer: Answer, response: Response) -> Response:
@@ -167,12 +172,19 @@ def _name(status: int, body: bytes) -> str:
     """Return the kind of problem that an answer tells, in whichever shape; nothing of a good one."""
     if status < 400:
         return ""
-    try:
-        problem = json.loads(body)
-        name = problem["error"]["code"] if "error" in problem else problem["type"]
-    except (ValueError, KeyError, TypeError):
-        return ""
+    problem = _json_object(body) or {}
+    error = problem.get("error")
+    name = error.get("code") if isinstance(error, dict) else problem.get("type")
     return str(name).removeprefix("urn:ddo-serve:").replace("_", "-")
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    """Return an object; None of anything else, of which the replica says what is wrong."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _check_lost(error: RayError) -> None:
@@ -180,7 +192,3 @@ def _check_lost(error: RayError) -> None:
     if isinstance(error, RayTaskError):
         raise error
     log.warning("a replica was lost; another one is asked", reason=type(error).__name__)
-
-
-def _raise(error: ServeError) -> Response:
-    raise error
