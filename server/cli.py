@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import structlog
 import typer
@@ -66,7 +66,14 @@ def serve(
         raise typer.Exit(1) from None
     answered = run(app, settings)
     log.info("ended", answered_all=answered)
-    raise typer.Exit(0 if answered else 1)
+    _leave(0 if answered else 1)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process at once: a thread that loads a model would come back while Python ends, and abort it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _load(version: ModelVersion, settings: EngineSettings) -> Engine[Any]:

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,8 +40,8 @@ READY_S = 240  # Idle it takes seconds; the bound is for every version on a mach
 
 
 @contextmanager
-def served(*options: str) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
-    """Run `python -m server` on a free port until it is ready, with as many threads as an engine has here."""
+def served(*options: str, ready: bool = True) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    """Run `python -m server` on a free port, with as many threads as an engine has here."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -51,7 +52,8 @@ def served(*options: str) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Clien
     )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
-            wait_until_ready(client, READY_S)
+            if ready:
+                wait_until_ready(client, READY_S)
             yield server, client
     finally:
         server.kill()
@@ -195,6 +197,20 @@ def test_sigterm_under_load_answers_every_accepted_request() -> None:
         assert all(len(answer.json()["images"]) == 1 for answer in accepted)
         refused = [answer for answer in answers if answer.status_code == 503]
         assert all(answer.json()["type"] == "urn:ddo-serve:draining" for answer in refused)
+        assert server.wait(30) == 0
+
+
+def test_sigterm_while_a_model_loads_ends_at_once() -> None:
+    with served("--model", "assets/emoji-edm", ready=False) as (server, client):
+        while True:
+            try:
+                assert client.get("/readyz").status_code == 503
+                break
+            except httpx.TransportError:
+                assert server.poll() is None
+                time.sleep(0.05)
+        time.sleep(0.5)  # into the loading of torch or of the engine
+        server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
 
 
