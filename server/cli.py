@@ -70,7 +70,7 @@ def serve(
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process at once: a thread that loads a model would come back while Python ends, and abort it."""
+    """End the process at once: a thread that loads a model would come back while Python ends and abort it."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

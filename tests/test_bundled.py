@@ -209,7 +209,7 @@ def test_sigterm_while_a_model_loads_ends_at_once() -> None:
             except httpx.TransportError:
                 assert server.poll() is None
                 time.sleep(0.05)
-        time.sleep(0.5)  # into the loading of torch or of the engine
+        time.sleep(2)  # into the loading of the engine, behind that of torch
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
 
