@@ -34,7 +34,7 @@ BLOCKS = [
 # After ```sh stands why a test does not run a block.
 NEEDS = {"network", "gpu", "containers", "root", "long", "serves"}
 SHELL = [
-    pytest.param(needs, block, id=f"{path.name}-{number}")
+    pytest.param(needs, block, path.name, id=f"{path.name}-{number}")
     for path in PAGES
     for number, (needs, block) in enumerate(
         re.findall(r"^```sh *(.*?)\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)
@@ -86,18 +86,20 @@ def address() -> Iterator[str]:
         process.wait(60)
 
 
-@pytest.mark.parametrize(("needs", "block"), [param for param in SHELL if not param.values[0]])
-def test_shell_examples_run(needs: str, block: str, address: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("needs", "block", "page"), [param for param in SHELL if not param.values[0]])
+def test_shell_examples_run(needs: str, block: str, page: str, address: str, tmp_path: Path) -> None:
     assert not needs
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
+    if page != "troubleshooting.md":  # where refusals are shown
+        (tmp_path / ".curlrc").write_text("fail")
     (tmp_path / "assets").symlink_to(ROOT / "assets")
     block = block.replace("localhost:8000", address).replace(".venv/bin/python", "python")
     folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     ran = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", block],
         cwd=tmp_path,
-        env={**os.environ, "PATH": folders, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PATH": folders, "PYTHONPATH": str(ROOT), "CURL_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -107,9 +109,9 @@ def test_shell_examples_run(needs: str, block: str, address: str, tmp_path: Path
     assert not [path for path in tmp_path.iterdir() if path.is_file() and not path.stat().st_size]
 
 
-@pytest.mark.parametrize(("needs", "block"), SHELL)
-def test_shell_examples_say_what_they_need(needs: str, block: str) -> None:
-    assert block.strip()
+@pytest.mark.parametrize(("needs", "block", "page"), SHELL)
+def test_shell_examples_say_what_they_need(needs: str, block: str, page: str) -> None:
+    assert block.strip(), page
     assert not needs or needs in NEEDS
 
 
@@ -167,3 +169,12 @@ def test_models_are_those_of_the_catalogue() -> None:
 
 def steps_of(entry: CatalogueEntry) -> str:
     return "-" if entry.defaults.kind == "var" else str(entry.defaults.steps)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_stand_in_blocks_that_are_run_or_marked(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    command = r"^ {4}(?:\S*/)?(?:python|make|curl|docker|torchrun|pip|kubectl|[A-Z_]+=\S+) .*$"
+    assert not re.findall(command, prose, re.MULTILINE), (
+        "put them into a block ```sh, or ```sh with what they need"
+    )
