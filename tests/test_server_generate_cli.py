@@ -144,11 +144,3 @@ def test_an_engine_that_fails_midway_writes_nothing(
     ended = run("--class", 1, "--model", f"{registry.root}/fake")
     assert isinstance(ended.exception, RuntimeError)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_the_bundled_model_is_there_without_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    ended = run("--class", "dog face", "--n", 2, "--steps", 1, "--grid", "dogs.png")
-    assert ended.exit_code == 0, ended.output
-    assert read(tmp_path / "dogs.png").shape == (32, 64, 3)
