@@ -44,7 +44,8 @@ class Meters:
             self._padding[lane] = self._metrics.padding_rows.labels(*self._model, lane).inc
         calls.observe(seconds)
         self._computed[lane](slots)
-        self._padding[lane](slots - width)
+        if slots > width:
+            self._padding[lane](slots - width)
 
     def start(self, waited_s: float) -> None:
         """Record a row's first call and how long it waited for it."""

@@ -32,6 +32,8 @@ class Rows(Generic[T]):
 
     def admit(self) -> Iterator[T]:
         """Give free places to waiting rows in their order; yield those rows."""
+        if len(self.active) >= self.capacity:
+            return
         batch_rows = sum(turn.batch for turn, _ in self.active)
         while self.waiting and len(self.active) < self.capacity:
             turn, row = self.waiting[0]

@@ -67,3 +67,10 @@ class Turn(NamedTuple):
 
 
 T = TypeVar("T", bound=Schedulable)
+
+
+def width_of(path: Sequence[Leg], lane: str) -> int:
+    """Return as how many rows a row counts in calls of a lane; 1 if its path has none there."""
+    if len(path) == 1:  # Asked of every row at every call.
+        return path[0].width
+    return next((leg.width for leg in path if leg.lane == lane), 1)

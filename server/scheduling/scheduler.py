@@ -12,7 +12,7 @@ from server.scheduling.cost import CostModel
 from server.scheduling.policy import Policy
 from server.scheduling.priority import Priority
 from server.scheduling.rows import Rows
-from server.scheduling.schedulable import T, Turn
+from server.scheduling.schedulable import T, Turn, width_of
 
 BATCH_SHARE = 1 / 16
 """Share of the calls that batch rows get while interactive rows leave them none."""
@@ -163,7 +163,7 @@ class Scheduler(Generic[T]):
             if catch_up.pays(rows, followers, cost=self._cost, policy=self._policy, now=now):
                 rows = followers
         head = rows[0]
-        lane, widths = head.lane, [_width(row, head.lane) for row in rows]
+        lane, widths = head.lane, [width_of(row.path, head.lane) for row in rows]
         slack = 0.0 if model.waiting or turn.batch else self._policy.slack
         rows = rows[: self._cost.best_prefix(head.model, lane, widths, slack=slack)]
         if not turn.batch and model.active[-1][0].batch:
@@ -184,17 +184,13 @@ class Scheduler(Generic[T]):
     def _riders(self, model: Rows[T], rows: Sequence[T], lane: str) -> list[T]:
         """Return the batch rows that may take part in a call of interactive rows."""
         costs = self._cost.lane(rows[0].model, lane)
-        width = sum(_width(row, lane) for row in rows)
+        width = sum(width_of(row.path, lane) for row in rows)
         limit = FREE_RIDE * costs.seconds(width)
         candidates = [row for turn, row in model.active if turn.batch and row.lane == lane]
         riders: list[T] = []
         for row in candidates[: model.max_rows - len(rows)]:
-            width += _width(row, lane)
+            width += width_of(row.path, lane)
             if self._policy.slack and costs.seconds(width) > limit:
                 break
             riders.append(row)
         return riders
-
-
-def _width(row: T, lane: str) -> int:
-    return next((leg.width for leg in row.path if leg.lane == lane), 1)

@@ -14,6 +14,7 @@ from engines.base import ImageRequest, Leg, Row
 from server.hosting.version_key import VersionKey
 from server.scheduling.preview import PreviewBox
 from server.scheduling.priority import Priority
+from server.scheduling.schedulable import width_of
 from server.tracing.journal import Journal
 
 Image: TypeAlias = npt.NDArray[np.uint8]
@@ -77,8 +78,7 @@ class Ticket:
     @property
     def width(self) -> int:
         """As how many rows it counts in the next engine call."""
-        lane = self.lane
-        return next(leg.width for leg in self.path if leg.lane == lane)
+        return width_of(self.path, self.lane)
 
     @property
     def calls_left(self) -> int:
