@@ -184,3 +184,11 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     unit.write_text(re.sub(r"(?m)^(ExecStart=)\S+", rf"\g<1>{sys.executable}", UNIT))
     ran = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True, check=True)
     assert "ddo-serve" not in ran.stderr
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.keys.yaml"])
+def test_compose_knows_every_field(name: str) -> None:
+    pytest.importorskip("check_jsonschema")
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    ran = subprocess.run([*check, str(DEPLOY / name)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
