@@ -41,7 +41,7 @@ class Metrics:
         ProcessCollector(registry=registry)
         self.request = Histogram(
             "ddo_request_seconds",
-            "Time from a POST /generate to its answer, by outcome.",
+            "Time from a request for images to its answer, by outcome.",
             ["outcome"],
             registry=registry,
             buckets=REQUEST_SECONDS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 
 import engines
 from models.registry import Registry
+from server import logs
 from server.access.settings import AccessSettings
 from server.cli import cli
 from server.settings import Settings
@@ -44,6 +46,7 @@ def place(
     if request.param == "here":
         yield []
         return
+    logs.configure("error", io.StringIO())  # The server's own, which is in this process.
     access = AccessSettings(keys=keys_file(tmp_path))
     settings = Settings(access=access, registry_poll_s=0.01)
     with serving_registry(registry, FakeLoader(), f"{registry.root}/fake/all", settings=settings) as url:
