@@ -66,7 +66,7 @@ def busy_server(directory: Path) -> Iterator[httpx.Client]:
         wait_until_ready(client)
         client.post("/generate", json={"class_id": 0, "n": 3}).raise_for_status()
         assert client.post("/generate", json={"class_id": 99}).status_code == 422
-        previews = {"class_id": 0, "steps": 20, "stream": True, "preview": {"interval_ms": 1}}
+        previews = {"class_id": 0, "steps": 100, "stream": True, "preview": {"interval_ms": 1}}
         assert "event: preview" in client.post("/generate", json=previews).text
         with client.stream("POST", "/generate", json={"class_id": 0, "steps": 900, "stream": True}) as left:
             next(left.iter_lines())
