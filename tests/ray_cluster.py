@@ -1,7 +1,13 @@
-"""A Ray cluster of two nodes on this machine, serving the toy model of the benchmarks."""
+"""A Ray cluster of two nodes on this machine, serving the toy model of the benchmarks.
+
+`PYTHONPATH=.:tests python tests/ray_cluster.py FOLDER` serves it until Ctrl-C and leaves FOLDER/profile.json,
+which `python -m benchmarks simulate` reads.
+"""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +18,11 @@ from fastapi import FastAPI
 from ray import serve
 from ray.cluster_utils import Cluster
 
+from benchmarks.fleet.profile import DeviceProfile
 from benchmarks.serving.processes import free_port
 from benchmarks.serving.stub import NAME, StubEngine, publish_versions
 from benchmarks.serving.toy import Tally, Toy
+from engines.base import ImageRequest
 from engines.settings import EngineSettings
 from models.references import parse_reference
 from models.version import ModelVersion
@@ -64,3 +72,15 @@ def serving(folder: Path, **cluster: Any) -> Iterator[tuple[str, Cluster, Any]]:
         serve.shutdown()
         ray.shutdown()
         nodes.shutdown()
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    place.mkdir(parents=True, exist_ok=True)
+    toy = StubEngine(Toy(CALL_S, Tally(place / "tally")))
+    request = ImageRequest(class_id=0, seed=0)
+    profile = DeviceProfile.measure(toy, request, model=NAME, device=f"{1000 * CALL_S:g} ms a call")
+    (place / "profile.json").write_text(profile.model_dump_json())
+    with serving(place, min_replicas=2, max_replicas=2) as (url, _, _):
+        print(url, flush=True)
+        time.sleep(1e6)
