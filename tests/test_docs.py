@@ -46,7 +46,7 @@ COMMANDS = sorted(
         (package, " ".join(rest.split()))
         for path in PAGES
         for package, rest in re.findall(
-            r"^(?: {4}|\S*=\S* )*(?:\S*/)?python -m (benchmarks|engines|models|server|trainer)\b(.*)$",
+            r"^(?: {4}|\S*=\S* )*(?:\S*/)?python -m (benchmarks|engines|models|server|trainer)(?!\.)\b(.*)$",
             path.read_text().replace("\\\n", " "),
             re.MULTILINE,
         )
