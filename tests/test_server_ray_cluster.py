@@ -64,6 +64,16 @@ async def stream(url: str, seed: int) -> list[str]:
         return [line async for line in answer.aiter_lines()]
 
 
+async def leave(url: str, seed: int, streams: bool) -> None:
+    """Ask for what takes 10 s, and go after half a second."""
+    body = {"class_id": 1, "seed": seed, "steps": 500, "stream": streams}
+    async with httpx.AsyncClient(base_url=url) as client:
+        asking = asyncio.create_task(client.post("/generate", json=body))
+        await asyncio.sleep(0.5)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+
 def replicas() -> int:
     status = serve.status().applications["ddo-serve"].deployments["replica"]
     return sum(count for state, count in status.replica_states.items() if state == "RUNNING")
@@ -104,6 +114,20 @@ def test_versions_are_swapped_and_a_node_is_killed_under_load(tmp_path: Path) ->
             assert (events[0], events[-1]) == ("event: queued", "event: done")
         alone = asyncio.run(load(url, range(400), clients=8))
         assert [answer["images"] for _, answer in kept] == [answer["images"] for _, answer in alone]
+
+
+def test_who_leaves_costs_nothing_more(tmp_path: Path) -> None:
+    with ray_cluster.serving(tmp_path, min_replicas=1, max_replicas=1) as (url, _, _):
+
+        async def go() -> None:
+            await asyncio.gather(*(leave(url, seed, streams=seed % 2 == 0) for seed in range(8)))
+
+        asyncio.run(go())
+        end = time.monotonic() + 5
+        while (load := httpx.get(f"{url}/load").json())["active_images"] > 0 and time.monotonic() < end:
+            time.sleep(0.1)
+        assert load["active_images"] == 0
+        assert load["engine_seconds"] > 0, "something was begun"
 
 
 def test_replicas_follow_the_load(tmp_path: Path) -> None:

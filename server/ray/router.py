@@ -115,7 +115,7 @@ class Router:
                 answer = await self._ask(call)
                 if answer.streams:
                     return _response(answer, StreamingResponse(self._events(call, answer)))
-                body = b"".join([chunk async for chunk in answer.chunks()])
+                body = await _whole(answer)
             except RayError as error:
                 _check_lost(error)
                 continue
@@ -151,6 +151,14 @@ class Router:
                 answer.rest.cancel()
         lost = problem_response(_no_replica(), Request(call.scope))
         yield _error_event(bytes(lost.body))
+
+
+async def _whole(answer: Answer) -> bytes:
+    """Return the whole body; if the client leaves meanwhile, so does the router."""
+    try:
+        return b"".join([chunk async for chunk in answer.chunks()])
+    finally:
+        answer.rest.cancel()
 
 
 def _no_replica() -> NoReplicaError:
