@@ -27,6 +27,11 @@ ROUTER_CPUS = 0.1
 """What Ray reserves; a router waits most of the time."""
 
 
+HEAD = "node:__internal_head__"
+"""Ray's name for its first machine. Routers stay there: what they have under way dies with theirs, and a cluster
+that has lost its first machine is lost anyway."""
+
+
 def open_app(settings: Settings) -> FastAPI:
     """Put the app of one replica together.
 
@@ -62,7 +67,7 @@ def build(settings: Settings, cluster: RaySettings, make_app: MakeApp = open_app
         name="router",
         num_replicas=cluster.routers,
         max_ongoing_requests=MANY,
-        ray_actor_options={"num_cpus": ROUTER_CPUS},
+        ray_actor_options={"num_cpus": ROUTER_CPUS, "resources": {HEAD: 0.001}},
     )
     return routers.bind(replicas.bind(make_app, settings), settings, cluster.attempts)
 
