@@ -28,8 +28,8 @@ ROUTER_CPUS = 0.1
 
 
 HEAD = "node:__internal_head__"
-"""Ray's name for its first machine. Routers stay there: what they have under way dies with theirs, and a cluster
-that has lost its first machine is lost anyway."""
+"""Ray's name for its first machine. Routers stay there: what they have under way dies with theirs, and a
+cluster that has lost its first machine is lost anyway."""
 
 
 def open_app(settings: Settings) -> FastAPI:
