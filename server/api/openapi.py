@@ -136,6 +136,7 @@ class Api(FastAPI):
             )
             document = super().openapi()
             document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+            _forget_fastapis_errors(document)
             if not self.state.parts.door.guarded:
                 _forget_keys(document)
         return super().openapi()
@@ -146,3 +147,14 @@ def _forget_keys(document: dict[str, Any]) -> None:
     for operations in document["paths"].values():
         for operation in operations.values():
             operation.pop("security", None)
+
+
+def _forget_fastapis_errors(document: dict[str, Any]) -> None:
+    """Leave out what FastAPI would answer to bad parameters: ours are problems, or OpenAI's errors."""
+    schemas = document["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
