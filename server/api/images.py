@@ -18,7 +18,7 @@ from server.api.event_stream import EventStream
 from server.api.negotiation import Form, answer_form
 from server.api.openapi import GENERATE_BODY, GENERATE_OK
 from server.api.parts import Parts
-from server.api.problems import document
+from server.api.problems import GENERATION_ERRORS, document
 from server.api.schemas import GeneratedImage, GenerateRequest, GenerateResponse
 from server.image_format import ImageFormat
 from server.service import Generated
@@ -34,24 +34,7 @@ router = APIRouter(route_class=DirectRoute)
     response_model=GenerateResponse,
     responses={
         200: GENERATE_OK,
-        **document(
-            errors.InvalidInputError,
-            errors.UnknownModelError,
-            errors.UnknownVersionError,
-            errors.NotAcceptableError,
-            errors.BodyTimeoutError,
-            errors.BodyTooLargeError,
-            errors.UnsupportedMediaTypeError,
-            errors.QueueFullError,
-            errors.TooLateError,
-            errors.CallerBusyError,
-            errors.RateLimitError,
-            errors.NotReadyError,
-            errors.DrainingError,
-            errors.DeadlineError,
-            errors.EngineFailureError,
-            errors.RequestCancelledError,
-        ),
+        **document(*GENERATION_ERRORS, errors.NotAcceptableError),
     },
 )
 async def generate(request: Request) -> Response:

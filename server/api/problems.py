@@ -62,6 +62,24 @@ KINDS: Mapping[type[Exception], Kind] = {
     errors.EngineFailureError: Kind(500, "engine-failure", "The engine failed"),
     errors.ClientDisconnectedError: Kind(499, "client-disconnected", "The client left"),
 }
+GENERATION_ERRORS: tuple[type[errors.ServeError], ...] = (
+    errors.InvalidInputError,
+    errors.UnknownModelError,
+    errors.UnknownVersionError,
+    errors.BodyTimeoutError,
+    errors.BodyTooLargeError,
+    errors.UnsupportedMediaTypeError,
+    errors.QueueFullError,
+    errors.TooLateError,
+    errors.CallerBusyError,
+    errors.RateLimitError,
+    errors.NotReadyError,
+    errors.DrainingError,
+    errors.DeadlineError,
+    errors.EngineFailureError,
+    errors.RequestCancelledError,
+)
+"""What may come of a request for images, whatever interface it came by."""
 INTERNAL = Kind(500, "internal-error", "Internal server error")
 
 

@@ -16,7 +16,7 @@ from server.api.disconnect import unless_disconnected
 from server.api.event_stream import EventStream
 from server.api.openapi import json_body
 from server.api.parts import AppParts, Parts
-from server.api.problems import document_openai
+from server.api.problems import GENERATION_ERRORS, document_openai
 from server.api.schemas import GenerateRequest
 from server.image_format import ImageFormat
 from server.openai.events import EVENT_STREAM, told
@@ -48,23 +48,7 @@ router = APIRouter(
     response_model=ImagesResponse,
     responses={
         200: {"content": EVENT_STREAM},
-        **document_openai(
-            errors.InvalidInputError,
-            errors.UnknownModelError,
-            errors.UnknownVersionError,
-            errors.BodyTimeoutError,
-            errors.BodyTooLargeError,
-            errors.UnsupportedMediaTypeError,
-            errors.QueueFullError,
-            errors.TooLateError,
-            errors.CallerBusyError,
-            errors.RateLimitError,
-            errors.NotReadyError,
-            errors.DrainingError,
-            errors.DeadlineError,
-            errors.EngineFailureError,
-            errors.RequestCancelledError,
-        ),
+        **document_openai(*GENERATION_ERRORS),
     },
 )
 async def generate_images(request: Request, parts: AppParts) -> Response:

@@ -35,7 +35,6 @@ class Ticket:
         path: the engine calls that it needs, in their order (`Engine.path`).
         priority: how soon it is wanted.
         promised: whether it was accepted because it would be done by its deadline.
-        owner: whose it is, where that is known; limits are kept by it.
         previews: where its previews go, if somebody may want them.
         journal: where its way is noted, if it is traced.
         future: gets the image, (H, W, 3) uint8 RGB, or a ServeError.
@@ -54,7 +53,6 @@ class Ticket:
     path: Sequence[Leg]
     priority: Priority = Priority.INTERACTIVE
     promised: bool = False
-    owner: str | None = None
     previews: PreviewBox | None = None
     journal: Journal | None = None
     future: Future[Image] = field(default_factory=Future)
