@@ -7,7 +7,7 @@ from itertools import accumulate
 
 from engines.base import Leg
 from server.scheduling.lane_costs import LaneCosts
-from server.scheduling.schedulable import Schedulable
+from server.scheduling.schedulable import Schedulable, legs_left
 
 
 class CostModel:
@@ -54,22 +54,11 @@ class CostModel:
         Without slack: as many as give the most rows a second. With it: of the numbers that give nearly as
         many, that which makes the rows wait least, if the others go into the next call.
         """
-        costs = self.lane(model, lane)
-        upto = list(accumulate(widths))
-        seconds = [costs.seconds(width) for width in upto]
-        if not seconds or not all(seconds):
-            return len(seconds)
-        rates = [rows / each for rows, each in enumerate(seconds, start=1)]
-        wanted = max(rates) * (1 - slack)
-        options = [rows for rows, rate in enumerate(rates, start=1) if rate >= wanted]
-        if not slack:
-            return options[-1]
-
-        def waited(rows: int) -> float:
-            others = len(upto) - rows
-            return len(upto) * seconds[rows - 1] + others * costs.seconds(upto[-1] - upto[rows - 1])
-
-        return min(options, key=waited)
+        costs, asked = self.lane(model, lane), (tuple(widths), slack)
+        best = costs.answers.get(asked)
+        if best is None:
+            best = costs.answers[asked] = _best_prefix(costs, widths, slack)
+        return best
 
     def row_seconds(self, model: Hashable, path: Sequence[Leg], calls_left: int, rows: int) -> float:
         """Return the seconds until a row is done that shares each of its calls with `rows` - 1 others.
@@ -80,36 +69,48 @@ class CostModel:
             calls_left: how many of them are still to be made.
             rows: rows in every call, this one among them.
         """
-        seconds = 0.0
-        for leg in reversed(path):
-            if calls_left <= 0:
-                break
-            calls = min(leg.calls, calls_left)
-            seconds += calls * self.lane(model, leg.lane).seconds(rows * leg.width)
-            calls_left -= calls
-        return seconds
+        return sum(
+            calls * self.lane(model, leg.lane).seconds(rows * leg.width)
+            for leg, calls in legs_left(path, calls_left)
+        )
+
+    def share(self, model: Hashable, lane: str, width: int, lines: int) -> float:
+        """Return the engine seconds that a row of a width takes of a call of `lines` rows like it."""
+        return self.lane(model, lane).seconds(lines * width) / lines
 
     def shares(self, rows: Iterable[Schedulable], lines: int) -> list[float]:
-        """Return the engine seconds that each row still needs, as its share of calls of `lines` rows.
-
-        Every request asks this of all rows that are there, so it looks up each kind of call once.
-        """
+        """Return the engine seconds that each row still needs, as its share of calls of `lines` rows."""
         known: dict[tuple[Hashable, str, int], float] = {}
         shares = []
         for row in rows:
-            model, left, seconds = row.model, row.calls_left, 0.0
-            for leg in reversed(row.path):
-                if left <= 0:
-                    break
-                kind = (model, leg.lane, leg.width)
+            seconds = 0.0
+            for leg, calls in legs_left(row.path, row.calls_left):
+                kind = (row.model, leg.lane, leg.width)
                 each = known.get(kind)
                 if each is None:
-                    each = known[kind] = self.lane(model, leg.lane).seconds(lines * leg.width) / lines
-                seconds += each * min(leg.calls, left)
-                left -= leg.calls
+                    each = known[kind] = self.share(*kind, lines)
+                seconds += each * calls
             shares.append(seconds)
         return shares
 
     def least_seconds(self, model: Hashable, path: Sequence[Leg]) -> float:
         """Return the seconds that a row with the engine to itself took when it was quickest; 0 if unknown."""
         return sum(leg.calls * self.lane(model, leg.lane).least for leg in path)
+
+
+def _best_prefix(costs: LaneCosts, widths: Sequence[int], slack: float) -> int:
+    upto = list(accumulate(widths))
+    seconds = [costs.seconds(width) for width in upto]
+    if not seconds or not all(seconds):
+        return len(seconds)
+    rates = [rows / each for rows, each in enumerate(seconds, start=1)]
+    wanted = max(rates) * (1 - slack)
+    options = [rows for rows, rate in enumerate(rates, start=1) if rate >= wanted]
+    if not slack:
+        return options[-1]
+
+    def waited(rows: int) -> float:
+        others = len(upto) - rows
+        return len(upto) * seconds[rows - 1] + others * costs.seconds(upto[-1] - upto[rows - 1])
+
+    return min(options, key=waited)

@@ -9,8 +9,12 @@ from operator import itemgetter
 from typing import Generic
 
 from server.scheduling.cost import CostModel
+from server.scheduling.rows import Rows
 from server.scheduling.schedulable import T, Turn
 from server.scheduling.scheduler import BATCH_SHARE, Scheduler
+
+PLAYED_ROWS = 32
+"""With more rows in front a new one waits for about all their compute, and how it falls on lines is the same."""
 
 _TURN = itemgetter(0)
 
@@ -39,7 +43,8 @@ class Forecaster(Generic[T]):
 
     The engine is taken for as many lines as a call has rows: each serves one row after the other, in the
     order of the policy, at the pace of shared calls. Rows in different lanes take turns, which slows all of
-    them while calls are not full.
+    them while calls are not full. Behind a long queue where no promise depends on it nothing is played: the
+    time to look ahead does not grow with the queue.
     """
 
     def __init__(self, scheduler: Scheduler[T], cost: CostModel) -> None:
@@ -49,13 +54,7 @@ class Forecaster(Generic[T]):
 
     def pending(self) -> float:
         """Return the engine seconds that all rows still need, calls well filled."""
-        by_model: dict[Hashable, list[T]] = {}
-        for _, row in self._scheduler:
-            by_model.setdefault(row.model, []).append(row)
-        return sum(
-            sum(self._cost.shares(rows, self._lines(rows[0], self._scheduler.max_rows(model))))
-            for model, rows in by_model.items()
-        )
+        return sum(self._pending())
 
     def outlook(self, rows: Sequence[T], now: float, free_at: float) -> Outlook:
         """Look ahead.
@@ -65,12 +64,49 @@ class Forecaster(Generic[T]):
             now: seconds on the rows' clock.
             free_at: when the engine call in progress will be over.
         """
-        entries = sorted(self._scheduler, key=_TURN)
         new = [(self._scheduler.turn_of(row), row) for row in rows]
-        first = rows[0]
-        behind_all = new[0][0].batch
+        if not rows[0].promised and self._is_last(new[0][0]):
+            return self._behind(new, now, free_at)
+        return self._played(new, now, free_at)
+
+    def _is_last(self, turn: Turn) -> bool:
+        """Return whether many rows are there and all, but batch rows where it is none, come before a turn."""
+        models = self._scheduler.models.values()
+        if sum(len(model.active) + len(model.waiting) for model in models) <= PLAYED_ROWS:
+            return False
+        turns = (model.last_turn(batch=turn.batch) for model in models)
+        return all(last is None or last < turn for last in turns)
+
+    def _behind(self, new: Sequence[tuple[Turn, T]], now: float, free_at: float) -> Outlook:
+        """Look ahead from the end of a long queue."""
+        rows = [row for _, row in new]
+        model = self._scheduler.models[rows[0].model]
+        lines = self._lines(rows[0], model.max_rows)
+        next_rows = (model.active or model.waiting or new)[: 2 * lines]
+        pace = _lanes_in_turn([row for _, row in next_rows], lines)
+        interactive, batch = self._pending()
+        ahead = interactive + batch
+        if batch and not new[0][0].batch:
+            ahead = interactive
+            pace /= 1 - BATCH_SHARE
+        shares = self._cost.shares(rows, lines)
+        alone = lines * shares[-1]
+        starts = max(now, free_at) - now + pace * (ahead + max(0.0, sum(shares) - alone))
+        return Outlook(
+            starts=starts,
+            ends=starts + pace * alone,
+            own=sum(shares),
+            pending=interactive + batch,
+            breaks=False,
+        )
+
+    def _played(self, new: Sequence[tuple[Turn, T]], now: float, free_at: float) -> Outlook:
+        """Look ahead by playing all rows."""
+        entries = sorted(self._scheduler, key=_TURN)
+        first, behind_all = new[0][1], new[0][0].batch
         crowd = sum(turn.batch <= behind_all for turn, _ in entries)
-        lines = self._lines(first, min(self._scheduler.max_rows(first.model), crowd + len(rows)))
+        most = min(self._scheduler.models[first.model].max_rows, crowd + len(new))
+        lines = self._lines(first, most)
         work = self._work(entries, lines)
         queue = sorted([*work, *self._work(new, lines)], key=_TURN)
         pace = lines * _lanes_in_turn([row for _, row, _ in queue[: 2 * lines]], lines)
@@ -106,6 +142,20 @@ class Forecaster(Generic[T]):
             if row.promised and now + done > row.deadline:
                 return False
         return True
+
+    def _pending(self) -> tuple[float, float]:
+        """Return the engine seconds of interactive and of batch rows; waiting ones are not looked at."""
+        seconds = [0.0, 0.0]
+        for model, rows in self._scheduler.models.items():
+            if not rows:
+                continue
+            lines = self._lines((rows.active or rows.waiting)[0][1], rows.max_rows)
+            shares = self._cost.shares([row for _, row in rows.active], lines)
+            for (turn, _), share in zip(rows.active, shares, strict=True):
+                seconds[turn.batch] += share
+            for (is_batch, lane, width), calls in rows.queued.items():
+                seconds[is_batch] += calls * self._cost.share(model, lane, width, lines)
+        return seconds[False], seconds[True]
 
     def _lines(self, row: T, most: int) -> int:
         return self._cost.best_rows(row.model, row.path[0], most)

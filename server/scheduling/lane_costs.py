@@ -20,6 +20,9 @@ class LaneCosts:
     An engine divides a call into calls of the sizes that it measured and pads these; what it told of them
     gives the cost of every width in between. Where it told nothing, a wider call than any that was seen is
     taken to cost as much as the widest: so it is tried, and known from then on.
+
+    Attributes:
+        answers: what was found out from these costs; forgotten when they change.
     """
 
     def __init__(self, measured: Mapping[int, float]) -> None:
@@ -31,6 +34,7 @@ class LaneCosts:
         self._calls = 0
         self._least = min(measured.values(), default=float("inf"))
         self._table: dict[int, float] = {}
+        self.answers: dict[tuple[tuple[int, ...], float], int] = {}
 
     @property
     def least(self) -> float:
@@ -49,6 +53,7 @@ class LaneCosts:
             self._drift += (seconds / expected - self._drift) * WEIGHT
         if times <= REFRESHED_EVERY or self._calls % REFRESHED_EVERY == 0:
             self._table.clear()
+            self.answers.clear()
 
     def seconds(self, width: int) -> float:
         """Return the expected seconds of a call; 0 if nothing was measured yet."""

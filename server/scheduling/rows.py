@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Iterator
 from typing import Generic
 
@@ -14,6 +15,10 @@ class Rows(Generic[T]):
 
     Batch rows hold at most `batch_capacity` places, so that interactive rows find one where there is more
     room than one call needs.
+
+    Attributes:
+        waiting, active: rows with their turns, in their order.
+        queued: engine calls that the waiting ones need, by whether they are batch rows, lane and width.
     """
 
     def __init__(self, capacity: int, max_rows: int) -> None:
@@ -23,12 +28,14 @@ class Rows(Generic[T]):
         self.batch_capacity = max(self.max_rows, capacity // 2)
         self.waiting: list[tuple[Turn, T]] = []
         self.active: list[tuple[Turn, T]] = []
+        self.queued: Counter[tuple[bool, str, int]] = Counter()
         self._turns: dict[T, Turn] = {}
 
     def add(self, turn: Turn, row: T) -> None:
         """Let a row wait."""
         self._turns[row] = turn
         insort(self.waiting, (turn, row), key=_turn_of)
+        self._count(turn, row, 1)
 
     def admit(self) -> Iterator[T]:
         """Give free places to waiting rows in their order; yield those rows."""
@@ -41,6 +48,7 @@ class Rows(Generic[T]):
             if turn.batch and batch_rows > self.batch_capacity:
                 return
             insort(self.active, self.waiting.pop(0), key=_turn_of)
+            self._count(turn, row, -1)
             yield row
 
     def remove(self, row: T) -> None:
@@ -52,7 +60,18 @@ class Rows(Generic[T]):
             index = bisect_left(rows, turn, key=_turn_of)
             if index < len(rows) and rows[index][1] is row:
                 del rows[index]
+                if rows is self.waiting:
+                    self._count(turn, row, -1)
                 return
+
+    def last_turn(self, *, batch: bool) -> Turn | None:
+        """Return the turn of the last row, or of the last that is no batch row; None if there is none."""
+        turns = []
+        for rows in (self.active, self.waiting):
+            end = len(rows) if batch else bisect_left(rows, True, key=_is_batch)
+            if end:
+                turns.append(rows[end - 1][0])
+        return max(turns, default=None)
 
     def __iter__(self) -> Iterator[tuple[Turn, T]]:
         """Iterate over active rows, then waiting ones."""
@@ -66,8 +85,17 @@ class Rows(Generic[T]):
         """Take every row out."""
         self.waiting.clear()
         self.active.clear()
+        self.queued.clear()
         self._turns.clear()
+
+    def _count(self, turn: Turn, row: T, sign: int) -> None:
+        for leg in row.path:
+            self.queued[turn.batch, leg.lane, leg.width] += sign * leg.calls
 
 
 def _turn_of(entry: tuple[Turn, T]) -> Turn:
     return entry[0]
+
+
+def _is_batch(entry: tuple[Turn, T]) -> bool:
+    return entry[0].batch

@@ -74,3 +74,16 @@ def width_of(path: Sequence[Leg], lane: str) -> int:
     if len(path) == 1:  # Asked of every row at every call.
         return path[0].width
     return next((leg.width for leg in path if leg.lane == lane), 1)
+
+
+def legs_left(path: Sequence[Leg], calls_left: int) -> list[tuple[Leg, int]]:
+    """Return the legs that a row has not done and how many calls of each are left, the last leg first."""
+    if len(path) == 1:  # Asked of every row by every request.
+        return [(path[0], calls_left)]
+    legs = []
+    for leg in reversed(path):
+        if calls_left <= 0:
+            break
+        legs.append((leg, min(leg.calls, calls_left)))
+        calls_left -= leg.calls
+    return legs

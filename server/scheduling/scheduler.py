@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import chain, count
 from typing import Generic
@@ -57,9 +57,10 @@ class Scheduler(Generic[T]):
         """Accept no rows of a model any more. None of its rows waits or is active."""
         del self._models[model]
 
-    def max_rows(self, model: Hashable) -> int:
-        """Return the most rows in one call of a model."""
-        return self._models[model].max_rows
+    @property
+    def models(self) -> Mapping[Hashable, Rows[T]]:
+        """The rows of each model, to look at."""
+        return self._models
 
     def waiting(self, model: Hashable) -> int:
         """Return how many rows of a model wait for a place; none of a model that was not added."""
