@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from server.api.problems import connection_problem
 from server.edge.settings import ConnectionSettings
+from server.edge.whole_answers import WholeAnswers
 from server.errors import (
     HeadTimeoutError,
     HeadTooLargeError,
@@ -40,7 +41,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, unless there are too many connections."""
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, WholeAnswers(transport, self.loop)))
         if len(self.connections) > self._bounds.connections:
             self._refuse(
                 TooManyConnectionsError("the server has all the connections it can have", CROWDED_RETRY_S)
