@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 WEIGHT = 0.1
-"""Of a new measurement against those before it, once there are some."""
+"""Of a new measurement against what was known before."""
+
+MOST = 2.0
+"""A measurement counts as at most so many times what is known: a call that was held up says little of its width."""
 
 FORGOTTEN_AFTER = 512
 """Calls of other widths after which a width's own measurements are taken for out of date."""
@@ -43,15 +46,18 @@ class LaneCosts:
 
     def observe(self, width: int, seconds: float) -> None:
         """Learn from one call."""
-        average, times, _ = self._seen.get(width, (0.0, 0, 0))
-        times += 1
-        average += (seconds - average) * max(WEIGHT, 1 / times)
+        planned = self._plan(width)[0]
+        average, times, last = self._seen.get(width, (0.0, 0, 0))
+        if self._calls - last >= FORGOTTEN_AFTER or not times:
+            # One call alone must not make a width look bad: it would not be tried again for long.
+            average, times = planned * self._drift or seconds, 0
+        average += (min(seconds, MOST * average) - average) * WEIGHT
         self._calls += 1
-        self._seen[width] = (average, times, self._calls)
+        self._seen[width] = (average, times + 1, self._calls)
         self._least = min(self._least, seconds)
-        if expected := self._plan(width)[0]:
-            self._drift += (seconds / expected - self._drift) * WEIGHT
-        if times <= REFRESHED_EVERY or self._calls % REFRESHED_EVERY == 0:
+        if planned:
+            self._drift += (min(seconds / planned, MOST * self._drift) - self._drift) * WEIGHT
+        if times < REFRESHED_EVERY or self._calls % REFRESHED_EVERY == 0:
             self._table.clear()
             self.answers.clear()
 
