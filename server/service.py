@@ -135,9 +135,7 @@ class Service:
         try:
             with self._lifecycle.accept():
                 async with asyncio.timeout(deadline_ms / 1000):
-                    pictures = await asyncio.gather(
-                        *(self._picture(each, image_format, watcher) for each in tickets)
-                    )
+                    pictures = await self._pictures(tickets, image_format, watcher)
         except TimeoutError:
             raise DeadlineError(f"the images were not finished within {deadline_ms} ms") from None
         finally:
@@ -154,6 +152,12 @@ class Service:
             parameters=_parameters(model, request),
             timings=_timings(tickets, self._clock()),
         )
+
+    async def _pictures(
+        self, tickets: Sequence[Ticket], image_format: ImageFormat, watcher: Watcher | None
+    ) -> Sequence[Picture]:
+        pictures = [self._picture(ticket, image_format, watcher) for ticket in tickets]
+        return [await pictures[0]] if len(pictures) == 1 else await asyncio.gather(*pictures)
 
     async def _picture(self, ticket: Ticket, image_format: ImageFormat, watcher: Watcher | None) -> Picture:
         image = await asyncio.wrap_future(ticket.future)

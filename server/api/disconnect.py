@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from starlette.types import Receive
 
@@ -13,28 +13,36 @@ from server.errors import ClientDisconnectedError
 T = TypeVar("T")
 
 
-async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
     """Await `work`; cancel it when the client closes the connection.
 
     Args:
         receive: the ASGI channel of a request whose body has been read.
-        work: what makes the answer.
+        work: what makes the answer; it is awaited in the current task.
 
     Raises:
         ClientDisconnectedError: the client left first.
     """
-    task = asyncio.create_task(work)
+    task = asyncio.current_task()
+    assert task is not None, "coroutines run in tasks"
     watcher = asyncio.create_task(_disconnected(receive))
+    working, left = True, False
+
+    def leave(_: asyncio.Task[None]) -> None:
+        nonlocal left
+        if working:
+            left = True
+            task.cancel()
+
+    watcher.add_done_callback(leave)
     try:
-        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        # The rows go first: what an error costs comes later, or the last of many clients' would wait for it.
-        task.cancel()
-        await asyncio.wait({task})
-        raise ClientDisconnectedError("the client closed the connection")
+        return await work
+    except asyncio.CancelledError:
+        if left and not task.uncancel():
+            raise ClientDisconnectedError("the client closed the connection") from None
+        raise
     finally:
-        task.cancel()
+        working = False
         watcher.cancel()
 
 

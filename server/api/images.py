@@ -12,7 +12,6 @@ from starlette.responses import Response
 from server import errors
 from server.access.caller import Caller
 from server.api.body import read_json
-from server.api.direct_route import DirectRoute
 from server.api.disconnect import unless_disconnected
 from server.api.event_stream import EventStream
 from server.api.negotiation import Form, answer_form
@@ -24,7 +23,7 @@ from server.image_format import ImageFormat
 from server.service import Generated
 from server.streaming.stream import Stream
 
-router = APIRouter(route_class=DirectRoute)
+router = APIRouter()
 
 
 @router.post(

@@ -8,6 +8,7 @@ Host.
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -35,6 +36,7 @@ class OwnPagesOnly:
         self._app = app
         self._hosts = {host.lower() for host in hosts}
         self._origins = frozenset(origins)
+        self._known = lru_cache(maxsize=64)(self._is_known)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event of the server."""
@@ -56,7 +58,7 @@ class OwnPagesOnly:
             return None
         return ForbiddenError(f"pages of {origin} may not do this; DDO_ACCESS__CORS_ORIGINS lets them")
 
-    def _known(self, host: str) -> bool:
+    def _is_known(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # An answer's own header wins: a page says what it needs, an image may say that it can be kept.
@@ -14,6 +13,9 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 TLS_HEADERS = {"Strict-Transport-Security": "max-age=31536000"}
+
+_PLAIN = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+_TLS = [*_PLAIN, *((name.lower().encode(), value.encode()) for name, value in TLS_HEADERS.items())]
 
 
 class SecureHeaders:
@@ -28,13 +30,13 @@ class SecureHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        wanted = HEADERS | TLS_HEADERS if scope["scheme"] == "https" else HEADERS
+        wanted = _TLS if scope["scheme"] == "https" else _PLAIN
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in wanted.items():
-                    headers.setdefault(name, value)
+                own = message.get("headers", [])
+                names = {name for name, _ in own}
+                message["headers"] = [*own, *(header for header in wanted if header[0] not in names)]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
