@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engines.base import Engine, ImageRequest
@@ -90,7 +91,7 @@ class Service:
         self._lifecycle = lifecycle
         self._worker = worker
         self._encoder = encoder
-        self._metrics = metrics
+        self._made = cache(metrics.images.labels)
         self._tracing = tracing
         self._clock = clock
 
@@ -143,7 +144,7 @@ class Service:
                 ticket.future.cancel()
             if self._tracing:
                 self._tracing.rows(tickets)
-        self._metrics.images.labels(*model.key, image_format).inc(wanted.n)
+        self._made(*model.key, image_format).inc(wanted.n)
         return Generated(
             pictures=pictures,
             format=image_format,
