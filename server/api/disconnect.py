@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
+from starlette.requests import Request
 from starlette.types import Receive
 
 from server.errors import ClientDisconnectedError
 
+EXTENSION = "ddo.disconnect"
+"""The ASGI extension of a server that calls `callbacks`, a set, as soon as the client's connection is lost."""
+
 T = TypeVar("T")
 
 
-async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
+async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
     """Await `work`; cancel it when the client closes the connection.
 
     Args:
-        receive: the ASGI channel of a request whose body has been read.
+        request: whose body has been read.
         work: what makes the answer; it is awaited in the current task.
 
     Raises:
@@ -25,16 +29,15 @@ async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
     """
     task = asyncio.current_task()
     assert task is not None, "coroutines run in tasks"
-    watcher = asyncio.create_task(_disconnected(receive))
     working, left = True, False
 
-    def leave(_: asyncio.Task[None]) -> None:
+    def leave(*_: Any) -> None:
         nonlocal left
         if working:
             left = True
             task.cancel()
 
-    watcher.add_done_callback(leave)
+    forget = _watch(request, leave)
     try:
         return await work
     except asyncio.CancelledError:
@@ -43,7 +46,19 @@ async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
         raise
     finally:
         working = False
-        watcher.cancel()
+        forget()
+
+
+def _watch(request: Request, leave: Callable[..., None]) -> Callable[[], Any]:
+    """Have `leave` called when the client leaves; return what ends that."""
+    extension = request.scope.get("extensions", {}).get(EXTENSION)
+    if extension is None:  # A server that is not ours: a task of its own has to wait for the message.
+        watcher = asyncio.create_task(_disconnected(request.receive))
+        watcher.add_done_callback(leave)
+        return watcher.cancel
+    callbacks: set[Callable[..., None]] = extension["callbacks"]
+    callbacks.add(leave)
+    return lambda: callbacks.discard(leave)
 
 
 async def _disconnected(receive: Receive) -> None:

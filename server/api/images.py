@@ -52,7 +52,7 @@ async def generate(request: Request) -> Response:
             return await _stream(request, parts, caller, wanted, held.pop_all())
         image_format = form if isinstance(form, ImageFormat) else wanted.format or ImageFormat.PNG
         work = parts.running.run(caller, parts.service.generate(wanted, image_format))
-        generated = await unless_disconnected(request.receive, work)
+        generated = await unless_disconnected(request, work)
     return _json_answer(generated) if form is Form.JSON else _bare_answer(generated)
 
 
@@ -74,7 +74,7 @@ async def _stream(
         caller, parts.service.generate(wanted, wanted.format or ImageFormat.PNG, stream.feed)
     )
     try:
-        await unless_disconnected(request.receive, stream.start(work, held))
+        await unless_disconnected(request, stream.start(work, held))
     except errors.ServeError:
         await stream.close()
         raise

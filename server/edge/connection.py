@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
@@ -10,6 +11,7 @@ from typing import Any, cast
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from server.api.disconnect import EXTENSION
 from server.api.problems import connection_problem
 from server.edge.settings import ConnectionSettings
 from server.edge.whole_answers import WholeAnswers
@@ -38,6 +40,7 @@ class Connection(HttpToolsProtocol):
         self._refusal: RejectedError = MalformedRequestError("this is not an HTTP/1.1 request")
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._leavers: set[Callable[[], None]] = set()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, unless there are too many connections."""
@@ -50,8 +53,10 @@ class Connection(HttpToolsProtocol):
             self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Forget the connection, and first of all the work for it: what waits behind it may begin."""
         self._cancel_timers()
+        for leave in tuple(self._leavers):
+            leave()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -84,6 +89,7 @@ class Connection(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+        cast(dict[str, Any], self.scope)["extensions"] = {EXTENSION: {"callbacks": self._leavers}}
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:

@@ -62,11 +62,11 @@ async def generate_images(request: Request, parts: AppParts) -> Response:
         )
         check(asked)
         held.enter_context(parts.quotas.hold(caller, asked.n or 1))
-        wanted = await unless_disconnected(request.receive, _prepare(asked, parts))
+        wanted = await unless_disconnected(request, _prepare(asked, parts))
         if wanted.stream:
             return await _stream(request, parts, caller, wanted, held.pop_all())
         work = parts.running.run(caller, parts.service.generate(wanted, _format(wanted)))
-        generated = await unless_disconnected(request.receive, work)
+        generated = await unless_disconnected(request, work)
     answer = _answer(generated, int(time.time()))
     return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
 
@@ -102,7 +102,7 @@ async def _stream(
     image_format = _format(wanted)
     work = parts.running.run(caller, parts.service.generate(wanted, image_format, stream.feed))
     try:
-        await unless_disconnected(request.receive, stream.start(work, held))
+        await unless_disconnected(request, stream.start(work, held))
     except errors.ServeError:
         await stream.close()
         raise

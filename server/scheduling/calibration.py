@@ -25,7 +25,7 @@ class Calibration:
     @property
     def cautious(self) -> float:
         """What to multiply a prediction by to be rarely too early."""
-        return self._mean + 2 * self._deviation
+        return self._mean + 4 * self._deviation
 
     def observe(self, predicted: float, real: float) -> None:
         """Learn from one prediction, both in seconds."""
