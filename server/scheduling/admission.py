@@ -14,6 +14,9 @@ from server.scheduling.ticket import Ticket
 ANSWER_S = 0.004
 """Seconds before a deadline that an image's pixels have to be there, to be encoded and sent in time."""
 
+MARGIN = 0.1
+"""Share of the time to a deadline that is kept for what nobody foresees. The engine stays as busy without it."""
+
 
 class Admission:
     """Says yes, or no and when to come back, before anything is computed."""
@@ -79,10 +82,10 @@ class Admission:
             )
         if not outlook.pending:
             return  # Nothing is lost by trying, and predictions that are too gloomy are put right.
-        ends = outlook.ends * self._calibration.cautious + ANSWER_S
+        ends = outlook.ends * self._calibration.cautious / (1 - MARGIN) + ANSWER_S
         if ends > left:
             raise TooLateError(
-                f"it would be done in {1000 * ends:.0f} ms, and the deadline is in {1000 * left:.0f} ms",
+                f"it would take up to {1000 * ends:.0f} ms, and the deadline is in {1000 * left:.0f} ms",
                 min(ends - left, outlook.pending),
             )
         if outlook.breaks:
