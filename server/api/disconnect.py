@@ -12,7 +12,7 @@ from starlette.types import Receive
 from server.errors import ClientDisconnectedError
 
 EXTENSION = "ddo.disconnect"
-"""The ASGI extension of a server that calls `callbacks`, a set, as soon as the client's connection is lost."""
+"""The ASGI extension of a server that calls its `callbacks`, a set, once the client's connection is lost."""
 
 T = TypeVar("T")
 

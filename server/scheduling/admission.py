@@ -15,7 +15,7 @@ ANSWER_S = 0.004
 """Seconds before a deadline that an image's pixels have to be there, to be encoded and sent in time."""
 
 MARGIN = 0.1
-"""Share of the time to a deadline that is kept for what nobody foresees. The engine stays as busy without it."""
+"""Share of the time to a deadline that is kept for what nobody foresees; the engine stays as busy."""
 
 
 class Admission:

@@ -9,12 +9,11 @@ from operator import itemgetter
 from typing import Generic
 
 from server.scheduling.cost import CostModel
-from server.scheduling.rows import Rows
 from server.scheduling.schedulable import T, Turn
 from server.scheduling.scheduler import BATCH_SHARE, Scheduler
 
 PLAYED_ROWS = 32
-"""With more rows in front a new one waits for about all their compute, and how it falls on lines is the same."""
+"""With more rows in front a new one waits for about all their compute, however it falls on lines."""
 
 _TURN = itemgetter(0)
 

@@ -8,7 +8,7 @@ WEIGHT = 0.1
 """Of a new measurement against what was known before."""
 
 MOST = 2.0
-"""A measurement counts as at most so many times what is known: a call that was held up says little of its width."""
+"""A measurement counts as at most so many times what is known: a call may have been held up."""
 
 FORGOTTEN_AFTER = 512
 """Calls of other widths after which a width's own measurements are taken for out of date."""
