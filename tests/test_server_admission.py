@@ -171,6 +171,35 @@ def test_ten_thousand_requests_a_second_of_virtual_load() -> None:
     assert sorted(waits)[len(waits) // 2] < 0.01
 
 
+@pytest.mark.parametrize("policy", PolicyName)
+def test_behind_a_long_queue_the_end_is_foreseen(policy: PolicyName) -> None:
+    bench, draw = Bench(policy), random.Random(2)
+    for number in range(200):
+        priority = Priority.BATCH if number % 4 == 0 else Priority.INTERACTIVE
+        bench.submit(draw.randint(5, 30), priority=priority)
+        bench.now += 1e-6
+    last = bench.submit(30, n=3)
+    batch = bench.submit(30, priority=Priority.BATCH)
+    bench.run(20.0)
+    for ticket in (*last, *batch):
+        assert ticket.begins is not None and ticket.started is not None
+        assert ticket.expected is not None and ticket.finished is not None
+        assert ticket.started == pytest.approx(ticket.begins, rel=0.15)
+        assert ticket.finished == pytest.approx(ticket.expected, rel=0.15)
+
+
+def test_what_is_pending_is_known_after_every_turn_of_a_row() -> None:
+    bench, draw = Bench(), random.Random(3)
+    tickets = [ticket for _ in range(60) for ticket in bench.submit(draw.randint(5, 30))]
+    for ticket in draw.sample(tickets, 20):
+        ticket.future.cancel()
+    bench.run(bench.now + 10 * CALL_S)
+    left = sum(ticket.calls_left for ticket in tickets if not ticket.future.done())
+    assert bench.worker.backlog_s() == pytest.approx(left * CALL_S / 8, rel=0.01)
+    bench.run(bench.now + 100)
+    assert bench.worker.backlog_s() == 0.0
+
+
 def test_prediction_errors_are_told() -> None:
     bench = Bench()
     bench.submit(10)

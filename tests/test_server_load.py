@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from fake_engine import FakeEngine
 from fake_server import NAMES, serving, wait_until_ready
 
@@ -63,7 +65,13 @@ def test_each_of_200_concurrent_requests_gets_what_it_gets_alone() -> None:
 
 
 @pytest.mark.parametrize("waiting", [False, True])
-def test_a_client_that_leaves_stops_costing_compute(waiting: bool) -> None:
+@pytest.mark.parametrize("behind", ["our connections", "another ASGI server"])
+def test_a_client_that_leaves_stops_costing_compute(
+    waiting: bool, behind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if behind == "another ASGI server":
+        plain = partial(uvicorn.Config, host="127.0.0.1", port=0, log_config=None)
+        monkeypatch.setattr("fake_server.server_config", lambda app, _: plain(app))
     engine = FakeEngine(capacity=1, cost_s=0.005)
     body = b'{"class_id": 1, "steps": %d}' % FOREVER
     head = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
