@@ -1,15 +1,17 @@
-"""A Ray cluster of two nodes on this machine, serving the toy model of the benchmarks.
+"""A Ray cluster of two nodes on this machine, serving the toy model of the benchmarks or the bundled one.
 
-`PYTHONPATH=.:tests python tests/ray_cluster.py FOLDER` serves it until Ctrl-C and leaves FOLDER/profile.json,
-which `python -m benchmarks simulate` reads.
+`PYTHONPATH=.:tests python tests/ray_cluster.py FOLDER` serves the toy until Ctrl-C and leaves a profile.json
+in FOLDER, which `python -m benchmarks simulate` reads.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,15 @@ from benchmarks.serving.toy import Tally, Toy
 from engines.base import ImageRequest
 from engines.settings import EngineSettings
 from models.references import parse_reference
+from models.registry import Registry
 from models.version import ModelVersion
 from server.app import create_app
-from server.ray.application import build
+from server.ray.application import build, open_app
 from server.ray.settings import RaySettings
 from server.settings import Settings
 
 CALL_S = 0.02
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 
 def toy_app(settings: Settings) -> FastAPI:
@@ -46,15 +50,41 @@ def toy_app(settings: Settings) -> FastAPI:
     return create_app(settings, versions, load, references)
 
 
+def publish_toy(registry: Path) -> None:
+    publish_versions(registry, 2)
+
+
+def publish_bundled(registry: Path) -> None:
+    shutil.copytree(ASSETS / "emoji-edm", registry / "emoji-edm")
+    Registry(registry).point("emoji-edm", 1)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model of two versions, the first one current, and how much of it makes a load of seconds."""
+
+    name: str
+    publish: Callable[[Path], None]
+    make_app: Callable[[Settings], FastAPI]
+    images: int
+    steps: int
+    stream_steps: int
+
+
+TOY = Served(NAME, publish_toy, toy_app, images=400, steps=10, stream_steps=150)
+BUNDLED = Served("emoji-edm", publish_bundled, open_app, images=100, steps=5, stream_steps=30)
+
+
 @contextmanager
-def serving(folder: Path, **cluster: Any) -> Iterator[tuple[str, Cluster, Any]]:
+def serving(folder: Path, served: Served = TOY, **cluster: Any) -> Iterator[tuple[str, Cluster, Any]]:
     """Give the URL, the cluster and its second node; the first one has the proxy and the router."""
-    publish_versions(folder / "registry", 2)
+    served.publish(folder / "registry")
     settings = Settings(
-        models=(NAME,),
+        models=(served.name,),
         registry=folder / "registry",
         port=free_port(),
         jobs={"directory": folder / "jobs"},
+        engine={"threads": 1},
         log_level="warning",
         queue_rows=64,
     )
@@ -66,7 +96,9 @@ def serving(folder: Path, **cluster: Any) -> Iterator[tuple[str, Cluster, Any]]:
         second = nodes.add_node(num_cpus=1, object_store_memory=80_000_000)
         ray.init(address=nodes.address, log_to_driver=False)
         serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": settings.port})
-        serve.run(build(settings, RaySettings(replica_cpus=0.8, **cluster), toy_app), name="ddo-serve")
+        serve.run(
+            build(settings, RaySettings(replica_cpus=0.8, **cluster), served.make_app), name="ddo-serve"
+        )
         yield f"http://127.0.0.1:{settings.port}", nodes, second
     finally:
         serve.shutdown()
