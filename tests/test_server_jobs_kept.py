@@ -128,7 +128,7 @@ def test_damaged_images_are_made_again(servers: JobServers, damage: str) -> None
     client = servers.start()
     check_npz(finished(client, job), 400, 5, [0, 1, 2, 3])
     assert made(client) >= 128
-    assert not servers.chunks(job).exists()
+    wait_for(client, job, lambda _: not servers.chunks(job).exists())  # after the result is told
 
 
 def test_a_job_whose_model_is_gone_fails_and_can_go_on_later(servers: JobServers) -> None:
