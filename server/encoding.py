@@ -30,7 +30,8 @@ def encode(image: Image, image_format: ImageFormat, size: tuple[int, int] | None
         image_format: how.
         size: width and height to scale it to; None: its own.
     """
-    picture = PIL.Image.fromarray(image)
+    height, width, _ = image.shape
+    picture = PIL.Image.frombytes("RGB", (width, height), image.tobytes())
     if size not in (None, picture.size):
         picture = picture.resize(size)
     buffer = BytesIO()

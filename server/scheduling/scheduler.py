@@ -157,9 +157,9 @@ class Scheduler(Generic[T]):
 
     def _fill(self, model: Rows[T], turn: Turn, head: T, now: float) -> list[T]:
         """Return the rows of a call of the head's lane, or of those that catch up with it."""
-        peers = [row for other, row in model.active if other.batch == turn.batch]
-        rows = self._mates(peers, head, model.max_rows)
-        if len(rows) < min(len(peers), model.max_rows):
+        rows = self._mates(model, turn, head)
+        if len(rows) < model.max_rows and len(rows) < len(model.active):
+            peers = [row for other, row in model.active if other.batch == turn.batch]
             followers = catch_up.followers_of(rows, peers)[: model.max_rows - len(rows)]
             if catch_up.pays(rows, followers, cost=self._cost, policy=self._policy, now=now):
                 rows = followers
@@ -172,13 +172,14 @@ class Scheduler(Generic[T]):
         return rows
 
     @staticmethod
-    def _mates(peers: Iterable[T], head: T, most: int) -> list[T]:
+    def _mates(model: Rows[T], turn: Turn, head: T) -> list[T]:
+        """Return the head and those who may share its call, as many as fit."""
         lane = head.lane
         rows = [head]
-        for row in peers:
-            if len(rows) == most:
+        for other, row in model.active:
+            if len(rows) == model.max_rows:
                 break
-            if row is not head and row.lane == lane:
+            if row is not head and other.batch == turn.batch and row.lane == lane:
                 rows.append(row)
         return rows
 

@@ -14,7 +14,6 @@ from engines.base import ImageRequest, Leg, Row
 from server.hosting.version_key import VersionKey
 from server.scheduling.preview import PreviewBox
 from server.scheduling.priority import Priority
-from server.scheduling.schedulable import width_of
 from server.tracing.journal import Journal
 
 Image: TypeAlias = npt.NDArray[np.uint8]
@@ -72,11 +71,6 @@ class Ticket:
     def lane(self) -> str:
         """The kind of the next engine call."""
         return self.path[0].lane if self.row is None else self.row.lane
-
-    @property
-    def width(self) -> int:
-        """As how many rows it counts in the next engine call."""
-        return width_of(self.path, self.lane)
 
     @property
     def calls_left(self) -> int:

@@ -23,6 +23,7 @@ from server.scheduling.admission import Admission
 from server.scheduling.cost import CostModel
 from server.scheduling.meters import Meters
 from server.scheduling.policy import POLICIES, Policy, PolicyName
+from server.scheduling.schedulable import width_of
 from server.scheduling.scheduler import Drop, Scheduler
 from server.scheduling.ticket import Image, Ticket
 from server.tracing.journal import Call
@@ -212,7 +213,7 @@ class Worker:
 
     def _advance(self, batch: Sequence[Ticket], turned: float) -> None:
         model, lane = batch[0].model, batch[0].lane
-        costs, width = self._cost.lane(model, lane), sum(ticket.width for ticket in batch)
+        costs, width = self._cost.lane(model, lane), sum(width_of(ticket.path, lane) for ticket in batch)
         started = self._clock()
         self._free_at = started + costs.seconds(width)
         try:
