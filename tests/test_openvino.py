@@ -85,6 +85,26 @@ def test_bfloat16_is_as_close_as_in_torch_at_every_noise_level(name: str) -> Non
     assert max(errors) < max(evaluation.errors(TorchBackend(torch.device("cpu"), torch.bfloat16)))
 
 
+def test_beside_openvino_torch_keeps_to_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    original, threads = network("edm-song-vp-tiny-cond"), []
+    embed = original.embed
+
+    def watched(*inputs: torch.Tensor) -> torch.Tensor:
+        threads.append(torch.get_num_threads())
+        return embed(*inputs)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(original, "embed", watched)
+    run = backend(torch.float32).compile(DiffusionStep(original, None))
+    side, before = original.img_resolution, torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        ones = torch.ones(1, 1, original.img_channels, side, side)
+        run(ones, torch.ones(1), torch.zeros(1, dtype=torch.long), torch.ones(1, 1, 2), None)
+        assert (threads, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 @needs_bfloat16
 def test_bfloat16_is_close_with_trained_weights() -> None:
     trained = Registry(BUNDLED).open("emoji-edm", 1).network("main")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version as version_of
 from typing import Any, TypeVar
 
@@ -82,7 +83,10 @@ class OpenVinoBackend:
         def run(
             state: Tensor, sigma: Tensor, class_ids: Tensor, update: Tensor, scale: Tensor | None
         ) -> Tensor:
-            result: Tensor = compiled(state, sigma, class_ids, update, scale)
+            # What torch does around a trunk is small, and a second thread of its own would go on spinning
+            # after it on a core that OpenVINO needs.
+            with torch_threads(1):
+                result: Tensor = compiled(state, sigma, class_ids, update, scale)
             return result
 
         return run
@@ -181,3 +185,14 @@ class _SplitDenoiser(nn.Module):
             network.sigma_data,
             lambda scaled, noise: self.trunk(scaled, network.embed(noise, labels).expand(len(scaled), -1)),
         )
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch compute with so many threads while the block runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
