@@ -12,6 +12,7 @@ from server.hosting.version_key import VersionKey
 from server.scheduling.admission import Admission
 from server.scheduling.cost import CostModel
 from server.scheduling.policy import POLICIES, PolicyName
+from server.scheduling.schedulable import width_of
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.ticket import Ticket
 from server.settings import Settings
@@ -89,8 +90,9 @@ class Device:
         self._batch = self._scheduler.batch(now)
         if not self._batch:
             return math.inf, dropped
-        width = sum(ticket.width for ticket in self._batch)
-        seconds = self._cost.lane(self._key, self._batch[0].lane).seconds(width)
+        lane = self._batch[0].lane
+        width = sum(width_of(ticket.path, lane) for ticket in self._batch)
+        seconds = self._cost.lane(self._key, lane).seconds(width)
         self._free_at = now + seconds
         self.busy_s += seconds
         return self._free_at, dropped
