@@ -85,7 +85,7 @@ class OpenVinoBackend:
         ) -> Tensor:
             # What torch does around a trunk is small, and a second thread of its own would go on spinning
             # after it on a core that OpenVINO needs.
-            with torch_threads(1):
+            with _torch_threads(1):
                 result: Tensor = compiled(state, sigma, class_ids, update, scale)
             return result
 
@@ -188,7 +188,7 @@ class _SplitDenoiser(nn.Module):
 
 
 @contextmanager
-def torch_threads(count: int) -> Iterator[None]:
+def _torch_threads(count: int) -> Iterator[None]:
     """Let torch compute with so many threads while the block runs."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
