@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import openvino  # type: ignore[import-untyped]
 import pytest
 import torch
 from reference import DATA, at_noise_level, fill, load_arrays, noise, relative_error
@@ -18,6 +19,7 @@ from engines import EngineSettings, load
 from engines.backends.artifact_cache import ArtifactCache
 from engines.backends.base import Backend
 from engines.backends.openvino_backend import OpenVinoBackend
+from engines.backends.openvino_channels_last import keep_channels_last
 from engines.backends.torch_backend import TorchBackend
 from engines.base import ImageRequest
 from engines.diffusion import DiffusionEngine
@@ -109,6 +111,44 @@ def test_beside_openvino_torch_keeps_to_one_thread(monkeypatch: pytest.MonkeyPat
 def test_bfloat16_is_close_with_trained_weights() -> None:
     trained = Registry(BUNDLED).open("emoji-edm", 1).network("main")
     assert 1e-6 < max(Evaluation(trained).errors(backend(torch.bfloat16))) < 1e-2
+
+
+class Conditioned(torch.nn.Module):
+    """Convolutions with a condition and a normalisation before each, as a U-Net's blocks have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = torch.nn.ModuleList(torch.nn.Conv2d(48, 48, 3, padding=1) for _ in range(7))
+        self.norms = torch.nn.ModuleList(torch.nn.GroupNorm(12, 48) for _ in range(7))
+        self.affine = torch.nn.Linear(8, 48)
+
+    def forward(self, x: torch.Tensor, emb: torch.Tensor) -> torch.Tensor:
+        for norm, convolution in zip(self.norms, self.convolutions, strict=True):
+            x = convolution(torch.nn.functional.silu(norm(x + self.affine(emb)[:, :, None, None])))
+        return x
+
+
+def images_of(compiled: openvino.CompiledModel) -> list[openvino.Node]:
+    """Return the steps whose result is as large as an image."""
+    steps = [step for step in compiled.get_runtime_model().get_ops() if step.outputs()]
+    return [step for step in steps if str(step.get_output_partial_shape(0)).endswith(",16,16]")]
+
+
+def test_pixels_keep_their_channels_together_from_one_convolution_to_the_next() -> None:
+    module, core = Conditioned().eval(), openvino.Core()
+    inputs = noise("openvino/pixels", (3, 48, 16, 16)) * 2 + 1, noise("openvino/condition", (3, 8))
+    results, copies = [], []
+    for rewrite in (False, True):
+        model = openvino.convert_model(torch.jit.trace(module, inputs))  # type: ignore[no-untyped-call]
+        model.reshape({0: openvino.PartialShape([-1, 48, 16, 16]), 1: openvino.PartialShape([-1, 8])})
+        if rewrite:
+            keep_channels_last(model)
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        results.append(torch.from_numpy(compiled([value.numpy() for value in inputs])[0].copy()))
+        kinds = [step.get_rt_info()["layerType"].astype(str) for step in images_of(compiled)]
+        copies.append(kinds.count("Reorder"))
+    assert relative_error(results[1], results[0]) < 1e-5
+    assert copies[1] <= copies[0] - 4, copies
 
 
 @pytest.mark.parametrize("steps", [6, 18])

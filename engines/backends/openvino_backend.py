@@ -13,11 +13,13 @@ import openvino  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
 
+import engines.backends
 import engines.programs
 import models.networks
 from engines.backends.artifact_cache import ArtifactCache
 from engines.backends.base import CompiledStep
 from engines.backends.bucket_cache import BucketCache
+from engines.backends.openvino_channels_last import keep_channels_last
 from engines.backends.result_search import search_by_results
 from engines.buckets import Buckets
 from engines.code_digest import code_digest
@@ -153,12 +155,13 @@ class OpenVinoBackend:
                 for index, port in enumerate(program.inputs)
             }
         )
+        keep_channels_last(model)
         return self._core.compile_model(model, "CPU", self._settings)
 
     def _sources(self) -> dict[str, str | int]:
         return {
             "identity": self._identity,
-            "code": code_digest(models.networks, engines.programs),
+            "code": code_digest(models.networks, engines.programs, engines.backends),
             "cpu": self._core.get_property("CPU", "FULL_DEVICE_NAME"),
             "capabilities": " ".join(sorted(self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))),
             "openvino": openvino.__version__,
