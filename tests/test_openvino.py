@@ -134,6 +134,7 @@ def images_of(compiled: openvino.CompiledModel) -> list[openvino.Node]:
     return [step for step in steps if str(step.get_output_partial_shape(0)).endswith(",16,16]")]
 
 
+@pytest.mark.filterwarnings("ignore")  # of the tracer
 def test_pixels_keep_their_channels_together_from_one_convolution_to_the_next() -> None:
     module, core = Conditioned().eval(), openvino.Core()
     inputs = noise("openvino/pixels", (3, 48, 16, 16)) * 2 + 1, noise("openvino/condition", (3, 8))
