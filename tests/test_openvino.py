@@ -16,6 +16,7 @@ from reference import DATA, at_noise_level, fill, load_arrays, noise, relative_e
 from test_loading import unconditional_version
 
 from engines import EngineSettings, load
+from engines.backends import openvino_backend
 from engines.backends.artifact_cache import ArtifactCache
 from engines.backends.base import Backend
 from engines.backends.openvino_backend import OpenVinoBackend
@@ -150,6 +151,13 @@ def test_pixels_keep_their_channels_together_from_one_convolution_to_the_next() 
         copies.append(kinds.count("Reorder"))
     assert relative_error(results[1], results[0]) < 1e-5
     assert copies[1] <= copies[0] - 4, copies
+
+
+def test_what_the_backend_compiles_was_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluation = Evaluation(network("edm-song-vp-tiny-cond"))
+    rewritten = evaluation.errors(backend(torch.float32))
+    monkeypatch.setattr(openvino_backend, "keep_channels_last", lambda model: None)
+    assert rewritten != evaluation.errors(backend(torch.float32))
 
 
 @pytest.mark.parametrize("steps", [6, 18])

@@ -72,7 +72,7 @@ def _pooled(node: Any, channels: int, height: int, width: int) -> Any:
 
     y = gamma (x - mean) / sqrt(variance + eps) + beta, both moments of a group of channels (Wu and He 2018,
     arXiv 1803.08494, Equations 1 and 2). The variance is that of the differences, not the difference of two
-    large sums, and each moment is rounded once.
+    large sums.
     """
     x, gamma, beta = (node.input_value(index) for index in range(3))
     groups, eps = (node.get_attributes()[name] for name in ("num_groups", "epsilon"))
