@@ -119,6 +119,48 @@ def test_classes_of_one_name_are_told_apart(open_page: OpenPage) -> None:
     expect(page.locator("#viewer-facts")).to_contain_text("ghost (2)")
 
 
+@pytest.mark.parametrize("leave", ["Enter", "Tab", "nothing"])
+def test_what_is_typed_while_a_model_is_on_its_way_counts_for_that_model(
+    open_page: OpenPage, leave: str
+) -> None:
+    page = open_page()
+    expect(page.locator("#class")).not_to_have_value("")
+    page.route("**/models/slow/classes*", lambda route: (page.wait_for_timeout(400), route.continue_()))
+    page.locator("[name=model]").first.select_option("slow")
+    page.locator("#class").fill("2")
+    if leave != "nothing":
+        page.locator("#class").press(leave)
+        expect(page.locator("#class")).to_have_attribute("aria-expanded", "false")
+    page.locator("#form").evaluate("form => form.requestSubmit()")
+    page.locator(".tile:enabled").first.click()
+    expect(page.locator("#viewer-facts")).to_contain_text("slow 1")
+    expect(page.locator("#viewer-facts")).to_contain_text("ghost (2)")
+
+
+def test_what_replaces_a_selected_class_is_selected_too(open_page: OpenPage) -> None:
+    page = open_page()
+    expect(page.locator("#class")).not_to_have_value("")
+    choose(page, "red heart")
+    page.route("**/models/slow/classes*", lambda route: (page.wait_for_timeout(400), route.continue_()))
+    page.locator("[name=model]").first.select_option("slow")
+    page.locator("#class").focus()
+    expect(page.locator("#class")).to_have_value("ghost")
+    page.keyboard.type("cat")
+    expect(page.locator("#class")).to_have_value("cat")
+
+
+def test_of_two_models_chosen_in_a_row_the_last_one_is_taken(open_page: OpenPage) -> None:
+    page = open_page()
+    expect(page.locator("#class")).not_to_have_value("")
+    page.route("**/models/slow/classes*", lambda route: (page.wait_for_timeout(400), route.continue_()))
+    with page.expect_response("**/models/slow/classes*"):
+        page.locator("[name=model]").first.select_option("slow")
+        page.locator("[name=model]").first.select_option("plain")
+    page.get_by_role("button", name="Generate").click()
+    page.locator(".tile:enabled").first.click()
+    expect(page.locator("#viewer-facts")).to_contain_text("plain 1")
+
+
 def test_the_contact_sheet_shows_and_chooses_classes(open_page: OpenPage) -> None:
     page = open_page()
     choose(page, "ghost", model="tokens")

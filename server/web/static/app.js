@@ -1,4 +1,4 @@
-// The page: choose, watch images appear, compare, keep. Everything lives in this page's memory.
+// The page: choose, watch, compare, keep. Everything lives in its memory.
 
 const MAX_RUNS = 100;
 const LOAD_INTERVAL_MS = 3000;
@@ -9,7 +9,7 @@ const SETTINGS = ["cfg", "steps", "solver", "temperature", "top_k", "top_p"];
 
 const $ = (id) => document.getElementById(id);
 
-/** Make an element; true and false attributes are set and left out, `on...` ones are listeners. */
+/** Make an element; attributes: true is set, false left out, `on...` a listener. */
 function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -30,7 +30,7 @@ const present = (object) => Object.fromEntries(Object.entries(object).filter(([,
 
 let apiKey = "";
 
-/** What the server answered instead of images: a problem document (RFC 9457). */
+/** What the server answered instead of images (RFC 9457). */
 class Refusal extends Error {
   constructor({ type = "", title, detail = "", errors = [], request_id: id = "" }, retryAfter = 0) {
     super(title);
@@ -100,20 +100,21 @@ const classesOf = async (model, version) =>
 
 // --- Problems in plain words ---
 
+const FAILED = "Try again. If it stays, tell whoever runs the server.";
 const ADVICE = {
   "unreachable": "Check that it is still running, then try again.",
   "broken-off": "The server may have stopped, or the network failed. Try again.",
   "invalid-input": "Change what is marked, then try again.",
-  "unknown-model": "The list of models is up to date again: choose another one.",
-  "unknown-version": "The list of versions is up to date again: choose another one.",
+  "unknown-model": "The list is up to date again: choose another one.",
+  "unknown-version": "The list is up to date again: choose another one.",
   "version-refused": "Choose another version.",
   "not-ready": "The model is still being loaded.",
   "draining": "It finishes what it has. Come back when it was started again.",
   "queue-full": "Many images are waiting. Ask for fewer, or come back soon.",
   "too-late": "The images would not be finished in time. Ask for fewer images or steps, or come back soon.",
   "deadline": "Ask for fewer images or fewer steps.",
-  "engine-failure": "Try again. If it stays, tell whoever runs the server.",
-  "internal-error": "Try again. If it stays, tell whoever runs the server.",
+  "engine-failure": FAILED,
+  "internal-error": FAILED,
 };
 
 const LABELS = {
@@ -164,7 +165,7 @@ function clearProblems() {
   });
 }
 
-/** Put each message below the field that it is about; the first one gets the focus. */
+/** Put each message below its field; the first one gets the focus. */
 function markFields(error, side) {
   const marked = error.errors.flatMap(({ field, message }) => {
     const name = field === "class_name" ? "class_id" : field;
@@ -190,12 +191,12 @@ function askForKey(error) {
 
 let models = [];
 const lineageWords = ({ round }) => (round ? `DDO round ${round}` : "base");
-/** The class of the same name; where several have it, that of the same number. */
+/** The class of the same name, of several that of the same number. */
 const sameClass = (classes, wanted) =>
   [classes[wanted?.class_id], ...classes].find((each) => each?.class_name === wanted?.class_name);
 const named = (names) => names.map((name) => h("option", { value: name }, name));
 
-/** One set of settings; a comparison has two. Its fields are those that its model has. */
+/** One set of settings; a comparison has two. Its model decides its fields. */
 class Side {
   constructor(name) {
     this.name = name;
@@ -207,8 +208,17 @@ class Side {
     version.addEventListener("change", () => guarded(() => this.choose(model.value, Number(version.value))));
   }
 
-  /** Take a model's version, by default its default one; settings that were changed stay so. */
-  async choose(name, number, settings = {}) {
+  /** Take a model's version, by default its default one; settings that were changed stay so. The last choice holds. */
+  choose(...choice) {
+    const choosing = Promise.allSettled([this.choosing]).then(() => this.take(...choice)).finally(() => {
+      if (this.choosing !== choosing) return;
+      this.choosing = null;
+      if (this === sides.A && this.classes) offerClasses();
+    });
+    return (this.choosing = choosing);
+  }
+
+  async take(name, number, settings = {}) {
     const versions = models.filter((each) => each.name === name);
     const chosen = versions.find((each) => each.version === number) ?? versions.find((each) => each.default_version);
     const details = await Promise.all(versions.map((each) => describe(name, each.version)));
@@ -237,7 +247,6 @@ class Side {
     this.element.querySelector(".grid").style.setProperty("--columns", shown === 4 ? 2 : 3);
     this.fields.steps.max = this.detail.limits.steps;
     this.classes = await classesOf(name, chosen.version);
-    if (this === sides.A) offerClasses();
   }
 
   /** Settings that differ from the defaults. */
@@ -273,7 +282,7 @@ function showSides() {
   sides.B.element.hidden = !comparing;
 }
 
-/** Compare with what A was made from, where that is served; else B starts as A is. */
+/** Compare with what A was made from, if that is served; else B starts as A is. */
 async function startComparing() {
   const { name, version, lineage } = sides.A.detail;
   const [parentName, parentVersion] = lineage.parent?.split("/") ?? [];
@@ -288,7 +297,7 @@ let chosen = null; // {class_id, class_name}, or null for an unconditional model
 let matches = [];
 let active = -1;
 
-/** How alike two short texts are, 0 to 1: twice their longest common subsequence over their lengths. */
+/** How alike two texts are, 0 to 1: twice their longest common subsequence over their lengths. */
 function likeness(one, other) {
   let row = Array(other.length + 1).fill(0);
   for (const letter of one) {
@@ -322,14 +331,19 @@ function chooseClass(each) {
   closeMatches();
 }
 
-/** Show the classes of A's version; keep the chosen one where it has it too, and what is being typed. */
+/** Show A's classes; keep the chosen one if it is there, what is typed, and what is selected. */
 function offerClasses() {
   const { classes } = sides.A;
+  const field = $("class");
+  const typed = field.value !== (chosen?.class_name ?? "");
+  const open = !$("matches").hidden;
   document.querySelector(".class-field").hidden = !classes.length;
   const same = sameClass(classes, chosen) ?? classes[0];
-  if ($("matches").hidden) return chooseClass(same);
-  chosen = same;
-  openMatches($("class").value);
+  if (typed) chosen = same;
+  else chooseClass(same);
+  if (!typed && document.activeElement === field) field.select();
+  if (open) openMatches(typed ? field.value : "");
+  else settleClass();
 }
 
 function openMatches(query = "") {
@@ -359,8 +373,9 @@ function showActive() {
   $("matches").children[active].scrollIntoView({ block: "nearest" });
 }
 
-/** Take what was typed if it says enough, else return to the class chosen before. */
+/** Take what was typed if it says enough, else the class chosen before; later, if other classes are to come. */
 function settleClass() {
+  if (sides.A.choosing) return closeMatches();
   const query = $("class").value.trim().toLowerCase();
   if (query === chosen?.class_name.toLowerCase()) return closeMatches();
   const [best] = search(sides.A.classes, query);
@@ -379,7 +394,8 @@ $("class").addEventListener("keydown", (event) => {
     else if (matches.length) active = (active + move + matches.length) % matches.length;
     showActive();
   } else if (event.key === "Enter" && open) {
-    if (matches[active]) chooseClass(matches[active]);
+    if (sides.A.choosing) closeMatches();
+    else if (matches[active]) chooseClass(matches[active]);
   } else if (event.key === "Escape" && open) {
     chooseClass(chosen);
   } else return;
@@ -444,7 +460,7 @@ async function drawCell(cell, signal) {
   $("sheet-status").textContent = "";
 }
 
-/** Say why an image is missing; wait and return true where it may come later, else end the drawing. */
+/** Say why an image is missing; wait and return true if it may come later, else end. */
 async function blame(error, signal) {
   if (signal.aborted) return false;
   const again = error.retryAfter > 0;
@@ -597,6 +613,7 @@ let running = new AbortController();
 async function generate() {
   running.abort();
   clearProblems();
+  await Promise.allSettled(Object.values(sides).map((side) => side.choosing));
   settleClass();
   const { signal } = (running = new AbortController());
   let panels;
@@ -685,11 +702,11 @@ function keep(run) {
   });
 }
 
-// --- Viewer: one image of a run, how it was made, and how to make it again ---
+// --- Viewer: one image, how it was made, how to make it again ---
 
 let viewed = null; // {run, shots, place}
 
-/** Images with their panels; of a comparison the two of one seed follow each other. */
+/** Images with their panels; in a comparison, two of one seed in a row. */
 function shotsOf(run) {
   const shots = run.panels.flatMap((panel) => panel.images.filter(Boolean).map((image) => ({ panel, image })));
   return shots.sort((one, other) => one.image.seed - other.image.seed);
@@ -817,7 +834,7 @@ for (const dialog of [$("viewer"), $("sheet")]) {
 const samples = [];
 let watching = 0; // a number for the watch that goes on; others end
 
-/** Look once; the next look comes after this answer, and only while somebody can see it. */
+/** Look once, and again after the answer, while somebody can see it. */
 async function watchLoad(watch) {
   if (watch !== watching) return;
   if (document.hidden) return document.addEventListener("visibilitychange", () => watchLoad(watch), { once: true });
