@@ -7,11 +7,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from engines.errors import EngineError
 from engines.footprint import weights_nbytes
+from models.networks.doubling import fold_doubling
 from models.spec import Codec, PixelCodec, SdVaeCodec
 
 Pixels = npt.NDArray[np.uint8]
@@ -82,6 +84,8 @@ class SdVaeDecoder:
 
     def __init__(self, codec: SdVaeCodec, device: torch.device, dtype: torch.dtype) -> None:
         self._vae = load_sd_vae(codec.repository, device, dtype)
+        if device.type == "cpu":
+            _prepare_for_cpu(self._vae.decoder)
         self.nbytes = weights_nbytes(self._vae)
         self._mean = torch.tensor(codec.mean, device=device).reshape(1, -1, 1, 1)
         self._scale = torch.tensor(codec.std, device=device).reshape(1, -1, 1, 1) / codec.final_std
@@ -120,6 +124,13 @@ def load_sd_vae(repository: str, device: torch.device, dtype: torch.dtype) -> An
             f"`hf download {repository}` and copy the hub's cache folder here."
         ) from error
     return vae.to(device).eval().requires_grad_(False)
+
+
+def _prepare_for_cpu(decoder: nn.Module) -> None:
+    from diffusers.models.upsampling import Upsample2D  # noqa: PLC0415
+
+    fold_doubling(decoder, Upsample2D)
+    convert_conv2d_weight_memory_format(decoder, torch.channels_last)
 
 
 def make_decoder(codec: Codec, device: torch.device, dtype: torch.dtype) -> Decoder:

@@ -19,6 +19,8 @@ from engines.pixels import Pixels, to_pixels
 from engines.scale_decoder import ScaleDecoder
 from engines.token_sampling import TokenSampler, guide
 from engines.var_row import PIXELS, VarRow, lane_of
+from models.networks.autoencoder import Upsample
+from models.networks.doubling import fold_doubling
 from models.networks.var import VAR
 from models.networks.vqvae import VQVAE
 from models.spec import VarDefaults
@@ -87,6 +89,8 @@ class VarEngine:
         self._var = var.to(device).eval()
         self._var.blocks.to(dtype)
         self._vqvae = vqvae.to(device).eval()
+        if device.type == "cpu":
+            fold_doubling(vqvae.decoder, Upsample)
         for part in (vqvae.post_quant_conv, vqvae.decoder):
             convert_conv2d_weight_memory_format(part.to(dtype), torch.channels_last)
         side = var.scales.sides[-1]
