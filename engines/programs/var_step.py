@@ -36,7 +36,7 @@ class VarScaleStep(nn.Module):
     """The layers and the head of VAR, over the tokens of one scale (Tian et al. 2024, arXiv 2404.02905).
 
     Args:
-        var: the network; its blocks' precision is that of modulation, keys and values.
+        var: the network; its blocks' precision is that of keys and values.
     """
 
     def __init__(self, var: VAR) -> None:
@@ -70,7 +70,7 @@ def conditioned_inputs(var: VAR, tokens: int | str) -> tuple[Port, ...]:
     depth, width = len(var.blocks), var.embed_dim
     return (
         Port("x", ("batch", tokens, width)),
-        Port("blocks", ("batch", depth, MODULATIONS, width), var.dtype),
+        Port("blocks", ("batch", depth, MODULATIONS, width)),
         Port("head", ("batch", 2, width), var.head.weight.dtype),
     )
 

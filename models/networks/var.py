@@ -27,7 +27,8 @@ class Modulation(NamedTuple):
     """All that a class does to the layers, computed once and good for every scale.
 
     Attributes:
-        blocks: gamma1, gamma2, scale1, scale2, shift1, shift2 of each layer, (B, depth, 6, C).
+        blocks: gamma1, gamma2, 1 + scale1, 1 + scale2, shift1, shift2 of each layer, (B, depth, 6, C),
+            float32.
         head: scale and shift before the head, (B, 2, C).
     """
 
@@ -141,7 +142,7 @@ class VAR(nn.Module):
         blocks = torch.stack(
             [block.modulation(shared) for block in cast("Iterable[Block]", self.blocks)], dim=1
         )
-        return Modulation(blocks.to(self.dtype), self.head_nm.modulation(condition))
+        return Modulation(blocks, self.head_nm.modulation(condition))
 
     def embed_classes(self, class_ids: Tensor) -> Tensor:
         """Return the transformer's input at the first scale, (B, tokens of it, C), for classes (B,)."""

@@ -13,6 +13,8 @@ from models.networks.packed_linear import PackedLinear
 
 MODULATIONS = 6
 MAX_LOG_SCALE = math.log(100)
+SHORTEST = 1e-12
+"""Vectors shorter than this are not brought to unit length, which spares a division by zero."""
 
 KeyValueUpdate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Takes the new tokens' keys and values, returns those to attend to; all (B, heads, tokens, head_dim)."""
@@ -59,6 +61,7 @@ class SelfAttention(nn.Module):
             self.scale_mul_1H11 = nn.Parameter(torch.full((1, num_heads, 1, 1), math.log(4)))
         self.mat_qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=False)
         self.packed_qkv: PackedLinear | None = None
+        self.packed_lengths: Tensor | None = None
         self.q_bias = nn.Parameter(torch.zeros(embed_dim))
         self.v_bias = nn.Parameter(torch.zeros(embed_dim))
         self.register_buffer("zero_k_bias", torch.zeros(embed_dim))
@@ -68,20 +71,32 @@ class SelfAttention(nn.Module):
         """Attend within `x` (B, L, C), or to all that `update` returns; `mask` (1, 1, L, L) is added."""
         batch, length, width = x.shape
         qkv = F.linear(x, self.mat_qkv.weight, self._bias) if self.packed_qkv is None else self.packed_qkv(x)
-        q, k, v = qkv.view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        if self.attn_l2_norm:
-            temperature = self.scale_mul_1H11.float().clamp_max(MAX_LOG_SCALE).exp()
-            q = (F.normalize(q.float(), dim=-1) * temperature).to(v.dtype)
-            k = F.normalize(k.float(), dim=-1).to(v.dtype)
+        parts = qkv.view(batch, length, 3, self.num_heads, -1)
+        pairs, v = parts[:, :, :2], parts[:, :, 2].transpose(1, 2)
+        q, k = (self._normalized(pairs) if self.attn_l2_norm else pairs).permute(2, 0, 3, 1, 4)
         if update is not None:
             k, v = update(k, v)
         out = attend(q, k, v, None if mask is None else mask.to(q.dtype), self.scale)
         projected: Tensor = self.proj(out.transpose(1, 2).reshape(batch, length, width))
         return projected
 
+    def _normalized(self, pairs: Tensor) -> Tensor:
+        """Give queries and keys (B, L, 2, heads, head_dim) their lengths, in one pass over both."""
+        exact = pairs.float()
+        norm = torch.linalg.vector_norm(exact, dim=-1, keepdim=True).clamp_min(SHORTEST)
+        lengths = self._lengths if self.packed_lengths is None else self.packed_lengths
+        return (exact * (lengths / norm)).to(pairs.dtype)
+
+    @property
+    def _lengths(self) -> Tensor:
+        """Lengths of queries and of keys, (2, heads, 1), float32."""
+        temperature = self.scale_mul_1H11[0].float().clamp_max(MAX_LOG_SCALE).exp()
+        return torch.cat((temperature, torch.ones_like(temperature)), dim=-1).permute(2, 0, 1)
+
     def pack(self) -> None:
         """See `VAR.pack`."""
         self.packed_qkv = PackedLinear(self.mat_qkv.weight, self._bias)
+        self.packed_lengths = self._lengths.detach() if self.attn_l2_norm else None
         self.proj = PackedLinear.of(self.proj)
         del self.mat_qkv
 
@@ -129,15 +144,17 @@ class Block(nn.Module):
             self.ada_lin = adaptive_projection(embed_dim, MODULATIONS)
 
     def modulation(self, condition: Tensor) -> Tensor:
-        """Return gamma1, gamma2, scale1, scale2, shift1, shift2 as (B, 6, C).
+        """Return gamma1, gamma2, 1 + scale1, 1 + scale2, shift1, shift2 as (B, 6, C), float32.
 
         Args:
             condition: the class embedding (B, C), or with `shared_aln` its shared projection (B, 6, C).
         """
         if self.shared_aln:
-            return condition + self.ada_gss[0]
-        own: Tensor = self.ada_lin(condition.to(self.attn.q_bias.dtype))
-        return own.view(len(own), MODULATIONS, -1)
+            own = condition + self.ada_gss[0]
+        else:
+            own = self.ada_lin(condition.to(self.attn.q_bias.dtype)).unflatten(1, (MODULATIONS, -1))
+        gammas, scales, shifts = own.float().chunk(3, dim=1)
+        return torch.cat((gammas, 1 + scales, shifts), dim=1)
 
     def forward(
         self, x: Tensor, modulation: Tensor, mask: Tensor | None = None, update: KeyValueUpdate | None = None
@@ -147,8 +164,9 @@ class Block(nn.Module):
         `x` keeps its own precision, whatever that of the layer: in bfloat16 the sum over all layers would
         lose what single layers add.
         """
-        gamma1, gamma2, scale1, scale2, shift1, shift2 = modulation.unsqueeze(2).unbind(1)
+        gamma1, gamma2, gain1, gain2, shift1, shift2 = modulation.unsqueeze(2).unbind(1)
         dtype = self.attn.q_bias.dtype
-        x = x + self.attn((self.norm(x) * (1 + scale1) + shift1).to(dtype), mask, update) * gamma1
-        out: Tensor = x + self.ffn((self.norm(x) * (1 + scale2) + shift2).to(dtype)) * gamma2
-        return out
+        h = torch.addcmul(shift1, self.norm(x), gain1).to(dtype)
+        x = torch.addcmul(x, self.attn(h, mask, update), gamma1)
+        h = torch.addcmul(shift2, self.norm(x), gain2).to(dtype)
+        return torch.addcmul(x, self.ffn(h), gamma2)
