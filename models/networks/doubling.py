@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import nn
 from torch.nn import functional as F
 
@@ -46,4 +48,4 @@ def fold_doubling(network: nn.Module, kind: type[nn.Module]) -> None:
     """
     for name, module in list(network.named_modules()):
         if isinstance(module, kind):
-            network.set_submodule(name, doubling_convolution(module.conv))
+            network.set_submodule(name, doubling_convolution(cast(nn.Conv2d, module.conv)))

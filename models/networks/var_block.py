@@ -83,7 +83,7 @@ class SelfAttention(nn.Module):
     def _normalized(self, pairs: Tensor) -> Tensor:
         """Give queries and keys (B, L, 2, heads, head_dim) their lengths, in one pass over both."""
         exact = pairs.float()
-        norm = torch.linalg.vector_norm(exact, dim=-1, keepdim=True).clamp_min(SHORTEST)
+        norm: Tensor = torch.linalg.vector_norm(exact, dim=-1, keepdim=True).clamp_min(SHORTEST)
         lengths = self._lengths if self.packed_lengths is None else self.packed_lengths
         return (exact * (lengths / norm)).to(pairs.dtype)
 

@@ -144,9 +144,9 @@ def publish_best(
 
     def write(directory: Path) -> ModelSpec:
         weights = {name: best.path(network.weights) for name, network in spec.networks.items()}
-        write_version(directory, spec=spec, weights=weights, progress=progress)
+        complete = write_version(directory, spec=spec, weights=weights, progress=progress)
         _copy(reference, directory, reference.spec.files.keys() - written)
-        return spec
+        return complete
 
     return publish_once(registry, spec, JudgedModel.of(best), write, point=True)
 
