@@ -84,6 +84,7 @@ def test_latents_show_their_colours_without_the_vae(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     vae = torch.nn.Module()  # has no `decode`
+    vae.decoder = torch.nn.Module()
     monkeypatch.setattr("engines.pixels.load_sd_vae", lambda *_: vae)
     codec = SdVaeCodec(repository="nowhere")
     decoder = SdVaeDecoder(codec, CPU, torch.float32)
