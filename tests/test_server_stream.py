@@ -291,7 +291,7 @@ def test_a_drained_server_ends_its_streams_first() -> None:
 
 def test_the_time_to_the_first_preview_is_measured(client: httpx.Client) -> None:
     name = 'ddo_first_preview_seconds_count{model="fake",version="3"}'
-    before = samples(client)[name]
+    before = samples(client).get(name, 0.0)
     events(client, {"class_id": 1, "n": 2, "steps": 100, "preview": EVERY_CALL})
     assert samples(client)[name] == before + 1
 
