@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from test_loading import edm2_version, var_version
 from engines import EngineSettings, load
 from engines.base import ImageRequest
 from engines.sampling import generate
-from models.spec import GoldenImage
+from models.registry import Registry
+from models.spec import GoldenImage, Lineage
 from models.version import ModelVersion, seal
+from trainer.rounds.publication import publish_best
 from trainer.versions import DRAWS, write_version
 
 QUIET = Progress(disable=True)
@@ -58,6 +61,16 @@ def test_of_several_seeds_a_steady_one_is_taken(tmp_path: Path) -> None:
     assert np.array_equal(golden_image(version), exact[place])
     changes = np.abs(rounded - exact).mean(axis=(1, 2, 3))
     assert changes[place] < 2 * changes.min(), "here the first seed changes ten times as much"
+
+
+def test_a_rounds_version_is_recorded_with_the_seed_of_its_image(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    best = var_version(tmp_path / "source")
+    reference = replace(best, spec=best.spec.model_copy(update={"golden": GOLDEN}))
+    version = publish_best(Registry(tmp_path / "registry"), best, reference, Lineage(source="a test"), QUIET)
+    assert version.spec.golden is not None
+    seed = version.spec.golden.seed
+    assert np.array_equal(golden_image(version), images(version, "float32", range(seed, seed + 1))[0])
 
 
 def test_others_keep_the_seed_that_was_asked_for(tmp_path: Path) -> None:

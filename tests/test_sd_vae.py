@@ -46,6 +46,15 @@ def test_latents_are_scaled_back_and_decoded_to_the_unit_interval(vae: tuple[Aut
     assert levels.std() > 1
 
 
+def test_no_image_is_doubled_before_it_is_convolved(
+    vae: tuple[AutoencoderKL, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = SdVaeDecoder(SdVaeCodec(repository=str(vae[1])), CPU, torch.float32)
+    monkeypatch.delattr(torch.nn.functional, "interpolate")
+    with torch.inference_mode():
+        assert decoder.decode(torch.zeros(1, 4, 4, 4)).shape == (1, 3, 32, 32)
+
+
 def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="cannot load"):
         SdVaeDecoder(SdVaeCodec(repository=str(tmp_path)), CPU, torch.float32)

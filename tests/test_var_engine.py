@@ -14,6 +14,7 @@ from engines.base import ImageRequest
 from engines.errors import EngineError, InvalidRequestError
 from engines.var import VarEngine
 from models import build
+from models.networks.autoencoder import Upsample
 from models.spec import VarDefaults
 
 SCALES = 4
@@ -47,6 +48,12 @@ def alone(engine: VarEngine) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def greedy() -> VarEngine:
     return tiny_engine(max_rows=2, capacity=2, greedy=True)
+
+
+def test_no_image_is_doubled_before_it_is_convolved() -> None:
+    vqvae = tiny_vqvae()
+    tiny_engine(vqvae=vqvae)
+    assert not any(isinstance(module, Upsample) for module in vqvae.modules())
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.5])
