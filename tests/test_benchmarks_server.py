@@ -65,6 +65,8 @@ def test_load_reports_and_compares(url: str, model: str, tmp_path: Path) -> None
         "1",
         "--cfg",
         "2",
+        "--objective-ms",
+        "60000",
     ]
     code, output = run("load", url, "--model", model, *options, "--json", str(report), "--plot", str(plot))
     assert code == 0, output
