@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
@@ -14,9 +15,11 @@ from server.image_format import ImageFormat
 from server.metrics import Metrics
 from server.scheduling.ticket import Image
 
-# PNG and WebP are lossless and favour speed over the last per cent of size.
+# PNG and WebP are lossless and favour speed over the last per cent of size. Behind PNG's filters photographs
+# hold few matches that are longer than runs of one byte: to look for them, even on zlib's level 1, takes more
+# time and gives larger files (docs/benchmarks.md).
 OPTIONS: dict[ImageFormat, dict[str, Any]] = {
-    ImageFormat.PNG: {"compress_level": 1},
+    ImageFormat.PNG: {"compress_type": zlib.Z_RLE},
     ImageFormat.WEBP: {"lossless": True, "quality": 0, "method": 0},
     ImageFormat.JPEG: {"quality": 95, "subsampling": 0},
 }
