@@ -19,7 +19,6 @@ from models.version import ModelVersion
 from server.access.door import Door, is_loopback, open_door
 from server.access.quotas import Quotas
 from server.api import admin, health, images, jobs, live_load, models, pages, requests
-from server.api.direct import Direct
 from server.api.guard import require_admin, require_key
 from server.api.job_schemas import JobRequest
 from server.api.middleware import QUIET_PATHS, RequestContext
@@ -157,7 +156,7 @@ def create_app(
         metrics=metrics,
     )
     if tracing is None:  # FastAPI's own way makes the spans.
-        app.add_middleware(Direct, routes={("POST", "/generate"): images.generate})
+        app.direct = {("POST", "/generate"): images.generate}
     _keep_browsers_out(app, settings, door)
     app.add_middleware(RequestContext)
     app.add_middleware(SecureHeaders)

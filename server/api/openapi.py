@@ -9,7 +9,9 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.types import ASGIApp
 
+from server.api.direct import Direct, Endpoint
 from server.api.events import DoneEvent, ImageEvent, PreviewEvent, QueuedEvent
 from server.api.negotiation import Form
 from server.api.problem import Problem
@@ -114,7 +116,11 @@ GENERATE_OK: dict[str, Any] = {
 
 
 class Api(FastAPI):
-    """FastAPI whose OpenAPI document also holds the schemas that only references name: bodies, problems."""
+    """FastAPI whose OpenAPI document also holds the schemas that only references name: bodies, problems.
+
+    Attributes:
+        direct: routes that are answered past FastAPI, which only documents them; to be set before the start.
+    """
 
     def __init__(
         self, *, bodies: Sequence[type[BaseModel]], answers: Sequence[type[BaseModel]], **options: Any
@@ -123,6 +129,11 @@ class Api(FastAPI):
         super().__init__(**options)
         self._bodies = bodies
         self._answers = answers
+        self.direct: Mapping[tuple[str, str], Endpoint] = {}
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return what every request goes through."""
+        return Direct(super().build_middleware_stack(), self.direct, self.user_middleware)
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document."""
