@@ -10,6 +10,8 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from server.request_id import REQUEST_ID
+
 SECRET = re.compile("authorization|cookie|password|secret|token|api_?key", re.IGNORECASE)
 
 
@@ -27,7 +29,7 @@ def configure(level: str, stream: TextIO) -> None:
         stream: a terminal gets colours, anything else one JSON object a line.
     """
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        add_request_id,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -56,6 +58,13 @@ def configure(level: str, stream: TextIO) -> None:
     root.handlers = [handler]
     root.setLevel(level.upper())
     logging.getLogger("sse_starlette").setLevel(logging.INFO)  # at debug it writes down whole images
+
+
+def add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Say which request the line belongs to, if it belongs to one."""
+    if request_id := REQUEST_ID.get():
+        event["request_id"] = request_id
+    return event
 
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

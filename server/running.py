@@ -2,50 +2,42 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
-
-import structlog
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from server.access.caller import Caller
 from server.errors import RequestCancelledError, UnknownRequestError
+from server.interruption import Interruption
+from server.request_id import REQUEST_ID
 
 T = TypeVar("T")
 
 
 class Running:
-    """Knows the task of every request in progress. It belongs to the event loop's thread."""
+    """Knows every request in progress. It belongs to the event loop's thread."""
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._tasks: dict[str, dict[asyncio.Task[Any], Caller]] = {}
-        self._cancelled: set[asyncio.Task[Any]] = set()
+        self._requests: dict[str, dict[Interruption, Caller]] = {}
 
-    async def run(self, caller: Caller, work: Coroutine[Any, Any, T]) -> T:
+    async def run(self, caller: Caller, work: Awaitable[T]) -> T:
         """Await `work`, which may be cancelled by the id of the request that it belongs to.
 
-        The id is the one that logs have. The current task runs nothing else.
+        The id is the one that logs have.
 
         Raises:
             RequestCancelledError: it was cancelled.
         """
-        request_id: str = structlog.contextvars.get_contextvars()["request_id"]
-        task = asyncio.current_task()
-        assert task is not None, "coroutines run in tasks"
-        tasks = self._tasks.setdefault(request_id, {})
-        tasks[task] = caller
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if task in self._cancelled and not task.uncancel():
-                raise RequestCancelledError(f"request {request_id} was cancelled by DELETE") from None
-            raise
-        finally:
-            self._cancelled.discard(task)
-            del tasks[task]
-            if not tasks:
-                del self._tasks[request_id]
+        request_id = REQUEST_ID.get()
+        requests = self._requests.setdefault(request_id, {})
+        with Interruption() as request:
+            requests[request] = caller
+            try:
+                return await work
+            finally:
+                del requests[request]
+                if not requests:
+                    del self._requests[request_id]
 
     def cancel(self, request_id: str, caller: Caller) -> None:
         """Cancel every request of this id that is the caller's own; an admin's are all.
@@ -54,13 +46,11 @@ class Running:
             UnknownRequestError: there is none.
         """
         found = [
-            task
-            for task, owner in self._tasks.get(request_id, {}).items()
+            request
+            for request, owner in self._requests.get(request_id, {}).items()
             if caller.admin or owner.id == caller.id
         ]
         if not found:
             raise UnknownRequestError(f"no request {request_id} is in progress; it may have been answered")
-        for task in found:
-            if task not in self._cancelled:
-                self._cancelled.add(task)
-                task.cancel()
+        for request in found:
+            request.interrupt(RequestCancelledError(f"request {request_id} was cancelled by DELETE"))

@@ -7,7 +7,6 @@ import random
 
 import httpx
 import pytest
-import structlog
 from fake_engine import FakeEngine
 from fake_server import serving, wait_until_ready
 
@@ -16,6 +15,7 @@ from server.access.caller import Caller, Limits
 from server.errors import RequestCancelledError, UnknownRequestError
 from server.hosting.version_key import VersionKey
 from server.metrics import Metrics
+from server.request_id import REQUEST_ID
 from server.running import Running
 from server.scheduling.priority import Priority
 from server.scheduling.ticket import Ticket
@@ -56,8 +56,8 @@ def test_a_caller_cancels_its_own_requests_alone_and_an_admin_all() -> None:
 
     async def request(caller: Caller) -> str:
         try:
-            with structlog.contextvars.bound_contextvars(request_id="same"):
-                await running.run(caller, asyncio.sleep(60))
+            REQUEST_ID.set("same")
+            await running.run(caller, asyncio.sleep(60))
         except RequestCancelledError:
             return "cancelled"
         return "done"

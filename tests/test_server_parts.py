@@ -20,6 +20,7 @@ from server.cli import cli
 from server.encoding import encode
 from server.errors import NotAcceptableError
 from server.image_format import ImageFormat
+from server.request_id import REQUEST_ID
 from server.settings import BUNDLED, load_settings
 
 PNG, WEBP, JPEG = ImageFormat.PNG, ImageFormat.WEBP, ImageFormat.JPEG
@@ -130,18 +131,20 @@ def test_logs_are_one_json_object_a_line_and_hold_no_secret() -> None:
     logs.configure("info", stream)
     log = structlog.get_logger("test")
     log.debug("unseen")
-    with structlog.contextvars.bound_contextvars(request_id="r1"):
-        log.info("seen", hf_token="abc123", settings={"API_KEY": "abc123", "port": 1})
-        logging.getLogger("a.package").warning("from %s", "outside")
-        try:
-            raise RuntimeError("broken")
-        except RuntimeError:
-            log.exception("failed")
+    request = REQUEST_ID.set("r1")
+    log.info("seen", hf_token="abc123", settings={"API_KEY": "abc123", "port": 1})
+    logging.getLogger("a.package").warning("from %s", "outside")
+    REQUEST_ID.reset(request)
+    try:
+        raise RuntimeError("broken")
+    except RuntimeError:
+        log.exception("failed")
     first, second, third = (json.loads(line) for line in stream.getvalue().splitlines())
     assert (first["event"], first["level"], first["request_id"]) == ("seen", "info", "r1")
     assert (first["hf_token"], first["settings"]) == ("***", {"API_KEY": "***", "port": 1})
     assert (second["event"], second["logger"], second["request_id"]) == ("from outside", "a.package", "r1")
     assert "RuntimeError: broken" in third["exception"]
+    assert "request_id" not in third
     assert re.match(r"\d{4}-\d\d-\d\dT", first["timestamp"])
     assert "abc123" not in stream.getvalue()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 from collections.abc import Sequence
 from typing import TypeVar, cast
@@ -19,6 +18,7 @@ from server.errors import (
     InvalidInputError,
     UnsupportedMediaTypeError,
 )
+from server.interruption import TimeLimit
 
 # What clients send along with a JSON body that they did not label: curl -d, fetch, wget.
 UNLABELLED = ("", "application/x-www-form-urlencoded", "text/plain", "application/octet-stream")
@@ -40,11 +40,10 @@ async def read_json(request: Request, schema: type[M], *, limit: int, timeout_s:
         ClientDisconnectedError: the client left in the middle.
     """
     _check_media_type(request.headers.get("content-type", ""))
+    late = BodyTimeoutError(f"the request body did not arrive within {timeout_s:g} s")
     try:
-        async with asyncio.timeout(timeout_s):
+        with TimeLimit(timeout_s, late):
             body = await _read(request, limit)
-    except TimeoutError:
-        raise BodyTimeoutError(f"the request body did not arrive within {timeout_s:g} s") from None
     except ClientDisconnect:
         raise ClientDisconnectedError("the client left before its request was complete") from None
     try:

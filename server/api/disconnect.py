@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.types import Receive
 
 from server.errors import ClientDisconnectedError
+from server.interruption import Interruption
 
 EXTENSION = "ddo.disconnect"
 """The ASGI extension of a server that calls its `callbacks`, a set, once the client's connection is lost."""
@@ -27,26 +28,16 @@ async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
     Raises:
         ClientDisconnectedError: the client left first.
     """
-    task = asyncio.current_task()
-    assert task is not None, "coroutines run in tasks"
-    working, left = True, False
+    with Interruption() as work_in_progress:
 
-    def leave(*_: Any) -> None:
-        nonlocal left
-        if working:
-            left = True
-            task.cancel()
+        def leave(*_: Any) -> None:
+            work_in_progress.interrupt(ClientDisconnectedError("the client closed the connection"))
 
-    forget = _watch(request, leave)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if left and not task.uncancel():
-            raise ClientDisconnectedError("the client closed the connection") from None
-        raise
-    finally:
-        working = False
-        forget()
+        forget = _watch(request, leave)
+        try:
+            return await work
+        finally:
+            forget()
 
 
 def _watch(request: Request, leave: Callable[..., None]) -> Callable[[], Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from contextlib import ExitStack
 
-import structlog
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -20,6 +19,7 @@ from server.api.parts import Parts
 from server.api.problems import GENERATION_ERRORS, document
 from server.api.schemas import GeneratedImage, GenerateRequest, GenerateResponse
 from server.image_format import ImageFormat
+from server.request_id import REQUEST_ID
 from server.service import Generated
 from server.streaming.stream import Stream
 
@@ -97,7 +97,7 @@ def _json_answer(generated: Generated) -> Response:
         version=generated.version,
         parameters=generated.parameters,
         timings=generated.timings,
-        request_id=structlog.contextvars.get_contextvars()["request_id"],
+        request_id=REQUEST_ID.get(),
     )
     return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 import time
 
 import structlog
@@ -12,6 +11,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.problems import problem_response
+from server.request_id import REQUEST_ID, draw_request_id
 
 CLEAN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 QUIET_PATHS = ("/livez", "/readyz", "/metrics", "/load")
@@ -47,22 +47,23 @@ class RequestContext:
             await send(message)
 
         started = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self._app(scope, receive, send_with_id)
-            except Exception as error:
-                log.exception("unexpected error", path=scope["path"])
-                if status:
-                    raise
-                await problem_response(error, Request(scope))(scope, receive, send_with_id)
-            finally:
-                level = log.debug if scope["path"] in QUIET_PATHS else log.info
-                milliseconds = round(1000 * (time.perf_counter() - started), 3)
-                level("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
+        token = REQUEST_ID.set(request_id)
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            log.exception("unexpected error", path=scope["path"])
+            if status:
+                raise
+            await problem_response(error, Request(scope))(scope, receive, send_with_id)
+        finally:
+            level = log.debug if scope["path"] in QUIET_PATHS else log.info
+            milliseconds = round(1000 * (time.perf_counter() - started), 3)
+            level("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
+            REQUEST_ID.reset(token)
 
 
 def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and CLEAN_ID.fullmatch(value):
             return str(value, "ascii")
-    return secrets.token_hex(8)
+    return draw_request_id()

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-import structlog
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -17,6 +16,7 @@ from starlette.responses import Response
 from server import errors
 from server.api.openai_error import PREFIX, error_answer, status_of
 from server.api.problem import MEDIA_TYPE, FieldProblem, Problem
+from server.request_id import REQUEST_ID
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def problem_of(error: Exception, request: Request) -> Problem:
         status=kind.status,
         detail=_detail(error, request),
         instance=request.url.path,
-        request_id=structlog.contextvars.get_contextvars().get("request_id", ""),
+        request_id=REQUEST_ID.get(),
         errors=[FieldProblem(field=entry.field, message=entry.message) for entry in error.errors]
         if isinstance(error, errors.InvalidInputError)
         else None,

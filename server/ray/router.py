@@ -18,6 +18,7 @@ from server.api.problems import problem_response
 from server.errors import BodyTooLargeError, NoReplicaError, NotInClusterError, ServeError
 from server.ray.call import Call
 from server.ray.replay import Replay
+from server.request_id import REQUEST_ID, draw_request_id
 from server.sampling import DRAWN_SEEDS
 from server.settings import Settings
 
@@ -71,12 +72,12 @@ class Router:
 
     async def __call__(self, request: Request) -> Response:
         """Answer one HTTP request."""
-        request_id = request.headers.get("x-request-id") or secrets.token_hex(8)
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                return await self._answer(await self._read(request, request_id))
-            except ServeError as error:
-                return problem_response(error, request)
+        request_id = request.headers.get("x-request-id") or draw_request_id()
+        REQUEST_ID.set(request_id)  # A request is a task of its own, and so is what it sets.
+        try:
+            return await self._answer(await self._read(request, request_id))
+        except ServeError as error:
+            return problem_response(error, request)
 
     async def _read(self, request: Request, request_id: str) -> Call:
         """Read a request whole.

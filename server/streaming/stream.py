@@ -19,6 +19,7 @@ from server.api.schemas import PreviewOptions
 from server.encoding import Encoder, fitting
 from server.errors import ClientDisconnectedError, ServeError
 from server.metrics import Metrics
+from server.request_id import REQUEST_ID
 from server.scheduling.preview import Preview
 from server.service import Generated, Picture
 from server.streaming.feed import Feed, Unfinished
@@ -46,7 +47,7 @@ class Stream:
         self._encoder = encoder
         self._metrics = metrics
         self._clock = clock
-        self._request_id: str = structlog.contextvars.get_contextvars()["request_id"]
+        self._request_id = REQUEST_ID.get()
         self.feed = Feed(options, clock)
         self._previewed = False
         self._work: asyncio.Task[Generated]

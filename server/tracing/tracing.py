@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-import structlog
 from opentelemetry import trace
 from opentelemetry.trace import Span, TracerProvider
 
+from server.request_id import REQUEST_ID
 from server.scheduling.ticket import Ticket
 from server.tracing.journal import Call
 
@@ -93,4 +93,4 @@ def _phases(ticket: Ticket, now: float) -> Iterator[tuple[str, float, float]]:
 
 
 def _request_id() -> str:
-    return str(structlog.contextvars.get_contextvars().get("request_id", ""))
+    return REQUEST_ID.get()
