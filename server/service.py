@@ -18,6 +18,7 @@ from server.errors import DeadlineError, FieldError, InvalidInputError
 from server.hosting.catalogue import Catalogue, ServedModel
 from server.hosting.lifecycle import Lifecycle
 from server.image_format import ImageFormat
+from server.interruption import TimeLimit
 from server.metrics import Metrics
 from server.sampling import DRAWN_SEEDS, MAX_SEED, resolve
 from server.scheduling.preview import PreviewBox
@@ -118,7 +119,7 @@ class Service:
         tickets = [
             Ticket(
                 model=model.key,
-                request=dataclasses.replace(request, seed=request.seed + index),
+                request=dataclasses.replace(request, seed=request.seed + index) if index else request,
                 arrival=arrival,
                 deadline=arrival + deadline_ms / 1000,
                 path=path,
@@ -133,12 +134,10 @@ class Service:
         self._worker.submit(tickets)
         if watcher is not None:
             watcher.accepted(tickets, position)
+        late = DeadlineError(f"the images were not finished within {deadline_ms} ms")
         try:
-            with self._lifecycle.accept():
-                async with asyncio.timeout(deadline_ms / 1000):
-                    pictures = await self._pictures(tickets, image_format, watcher)
-        except TimeoutError:
-            raise DeadlineError(f"the images were not finished within {deadline_ms} ms") from None
+            with self._lifecycle.accept(), TimeLimit(deadline_ms / 1000, late):
+                pictures = await self._pictures(tickets, image_format, watcher)
         finally:
             for ticket in tickets:
                 ticket.future.cancel()
@@ -161,7 +160,7 @@ class Service:
         return [await pictures[0]] if len(pictures) == 1 else await asyncio.gather(*pictures)
 
     async def _picture(self, ticket: Ticket, image_format: ImageFormat, watcher: Watcher | None) -> Picture:
-        image = await asyncio.wrap_future(ticket.future)
+        image = await ticket.image()
         height, width, _ = image.shape
         if ticket.journal is not None:
             ticket.journal.encoding = self._clock()

@@ -60,7 +60,9 @@ def scheduler(
 
 def turn(made: Scheduler[Row], now: float = 0.0) -> list[str]:
     made.admit()
-    rows = made.batch(now)
+    batch = made.batch(now)
+    assert batch is not None
+    rows = batch.rows
     for row in rows:
         row.done += 1
         if not row.calls_left:

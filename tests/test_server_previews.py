@@ -65,6 +65,18 @@ def test_the_last_call_gives_the_image_and_no_preview(clock: Clock) -> None:
     assert (row.future.result(0).shape, engine.previewed, wake) == ((32, 32, 3), 0, [])
 
 
+def test_a_finished_image_does_not_wait_for_the_previews_of_others(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, wake, short = FakeEngine(), [], ticket(clock, steps=1)
+    row, box = watched(clock, wake, steps=3)
+    told = []
+    monkeypatch.setattr(engine, "preview", lambda _: told.append(short.future.done()))
+    box.ask()
+    start(clock, engine, short, row).turn()
+    assert told == [True]
+
+
 def test_a_preview_that_fails_costs_the_preview_alone(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, tries = FakeEngine(), []
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -105,6 +106,36 @@ def test_a_row_past_its_deadline_is_dropped_and_its_place_given_on(clock: Clock)
     turn_until(worker, next_one.future.done)
     assert isinstance(late.future.exception(0), DeadlineError)
     assert next_one.finished == 4.0
+
+
+def test_images_are_handed_over_as_the_next_call_begins_or_when_there_is_none(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, fake = make(clock)
+    short, long = ticket(clock, steps=1), ticket(clock, steps=2)
+    told: list[bool] = []
+    step = fake.step
+    monkeypatch.setattr(fake, "step", lambda rows: (told.append(short.future.done()), step(rows)))
+    worker.submit([short, long])
+    worker.turn()
+    assert short.finished is not None
+    worker.turn()
+    assert told == [False, True]
+    assert long.future.done()
+
+
+def test_stop_hands_over_what_is_finished(clock: Clock) -> None:
+    worker, fake = make(clock)
+    short, long = ticket(clock, steps=1), ticket(clock, steps=100)
+    begun, stopped = threading.Event(), threading.Event()
+    fake.cost_s, fake.sleep = 1.0, lambda _: bool(begun.set() or stopped.wait(10))
+    worker.submit([short, long])
+    worker.start()
+    begun.wait(10)
+    worker.stop(0)
+    stopped.set()
+    assert short.future.result(10).shape == (32, 32, 3)
+    assert isinstance(long.future.exception(10), EngineFailureError)
 
 
 def test_a_failing_call_fails_its_rows_and_nothing_else(clock: Clock) -> None:

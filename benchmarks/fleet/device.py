@@ -12,7 +12,6 @@ from server.hosting.version_key import VersionKey
 from server.scheduling.admission import Admission
 from server.scheduling.cost import CostModel
 from server.scheduling.policy import POLICIES, PolicyName
-from server.scheduling.schedulable import width_of
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.ticket import Ticket
 from server.settings import Settings
@@ -51,7 +50,7 @@ class Device:
         self._scheduler: Scheduler[Ticket] = Scheduler(settings.queue_rows, policy, self._cost)
         self._scheduler.add_model(self._key, capacity=profile.capacity, max_rows=profile.max_rows)
         self._admission = Admission(self._scheduler, self._cost, max_pending_s=settings.pending_s)
-        self._batch: list[Ticket] = []
+        self._batch: Sequence[Ticket] = []
         self._free_at = 0.0
         self.busy_s = 0.0
 
@@ -87,12 +86,11 @@ class Device:
         dropped = [ticket for ticket, _ in self._scheduler.drop(now)]
         for ticket in self._scheduler.admit():
             ticket.row = SimulatedRow(ticket.request, self._path, self._calls)
-        self._batch = self._scheduler.batch(now)
-        if not self._batch:
+        batch = self._scheduler.batch(now)
+        if batch is None:
             return math.inf, dropped
-        lane = self._batch[0].lane
-        width = sum(width_of(ticket.path, lane) for ticket in self._batch)
-        seconds = self._cost.lane(self._key, lane).seconds(width)
+        self._batch = batch.rows
+        seconds = self._cost.lane(self._key, batch.lane).seconds(batch.width)
         self._free_at = now + seconds
         self.busy_s += seconds
         return self._free_at, dropped

@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import Generic
 
 from server.scheduling.cost import CostModel
+from server.scheduling.rows import Rows
 from server.scheduling.schedulable import T, Turn
 from server.scheduling.scheduler import BATCH_SHARE, Scheduler
 
@@ -149,11 +150,19 @@ class Forecaster(Generic[T]):
             if not rows:
                 continue
             lines = self._lines((rows.active or rows.waiting)[0][1], rows.max_rows)
-            shares = self._cost.shares([row for _, row in rows.active], lines)
-            for (turn, _), share in zip(rows.active, shares, strict=True):
-                seconds[turn.batch] += share
+            if rows.needed is None:  # Between two calls many may ask.
+                rows.needed = self._needed(rows, lines)
+            for is_batch in (False, True):
+                seconds[is_batch] += rows.needed[is_batch]
             for (is_batch, lane, width), calls in rows.queued.items():
                 seconds[is_batch] += calls * self._cost.share(model, lane, width, lines)
+        return seconds[False], seconds[True]
+
+    def _needed(self, rows: Rows[T], lines: int) -> tuple[float, float]:
+        seconds = [0.0, 0.0]
+        shares = self._cost.shares([row for _, row in rows.active], lines)
+        for (turn, _), share in zip(rows.active, shares, strict=True):
+            seconds[turn.batch] += share
         return seconds[False], seconds[True]
 
     def _lines(self, row: T, most: int) -> int:

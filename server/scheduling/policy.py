@@ -27,28 +27,28 @@ class Policy:
     """An order of rows, and how far calls may be smaller than what is best for throughput.
 
     Attributes:
-        rank: from a row's arrival and deadline, seconds on one clock, and the seconds that it needs, to its
-            rank: the lowest goes first, of equals the one that came first. A rank never changes and grows
-            with the arrival, so that every row is the first in turn and none starves.
+        rank: from a row's arrival and deadline, seconds on one clock, and a function that gives the seconds
+            that it needs, to its rank: the lowest goes first, of equals the one that came first. A rank never
+            changes and grows with the arrival, so that every row is the first in turn and none starves.
         slack: share of the best throughput that a call may give up to be done sooner while rows are few.
         patience: engine seconds that a second of waiting for others to catch up has to save, for each row
             that waits.
     """
 
-    rank: Callable[[float, float, float], float]
+    rank: Callable[[float, float, Callable[[], float]], float]
     slack: float
     patience: float
 
 
-def _by_arrival(arrival: float, _deadline: float, _seconds: float) -> float:
+def _by_arrival(arrival: float, _deadline: float, _seconds: Callable[[], float]) -> float:
     return arrival
 
 
-def _by_cost(arrival: float, _deadline: float, seconds: float) -> float:
-    return arrival + STRETCH * seconds
+def _by_cost(arrival: float, _deadline: float, seconds: Callable[[], float]) -> float:
+    return arrival + STRETCH * seconds()
 
 
-def _by_deadline(arrival: float, deadline: float, _seconds: float) -> float:
+def _by_deadline(arrival: float, deadline: float, _seconds: Callable[[], float]) -> float:
     return min(deadline, arrival + FAIRNESS_S)
 
 

@@ -19,6 +19,8 @@ class Rows(Generic[T]):
     Attributes:
         waiting, active: rows with their turns, in their order.
         queued: engine calls that the waiting ones need, by whether they are batch rows, lane and width.
+        needed: engine seconds that the active ones need, interactive and batch rows apart, once somebody has
+            found out; forgotten when one comes, takes part in a call or goes.
     """
 
     def __init__(self, capacity: int, max_rows: int) -> None:
@@ -29,6 +31,7 @@ class Rows(Generic[T]):
         self.waiting: list[tuple[Turn, T]] = []
         self.active: list[tuple[Turn, T]] = []
         self.queued: Counter[tuple[bool, str, int]] = Counter()
+        self.needed: tuple[float, float] | None = None
         self._turns: dict[T, Turn] = {}
 
     def add(self, turn: Turn, row: T) -> None:
@@ -49,6 +52,7 @@ class Rows(Generic[T]):
                 return
             insort(self.active, self.waiting.pop(0), key=_turn_of)
             self._count(turn, row, -1)
+            self.needed = None
             yield row
 
     def remove(self, row: T) -> None:
@@ -62,6 +66,8 @@ class Rows(Generic[T]):
                 del rows[index]
                 if rows is self.waiting:
                     self._count(turn, row, -1)
+                else:
+                    self.needed = None
                 return
 
     def last_turn(self, *, batch: bool) -> Turn | None:
@@ -86,6 +92,7 @@ class Rows(Generic[T]):
         self.waiting.clear()
         self.active.clear()
         self.queued.clear()
+        self.needed = None
         self._turns.clear()
 
     def _count(self, turn: Turn, row: T, sign: int) -> None:

@@ -8,6 +8,7 @@ from itertools import chain, count
 from typing import Generic
 
 from server.scheduling import catch_up
+from server.scheduling.batch import Batch
 from server.scheduling.cost import CostModel
 from server.scheduling.policy import Policy
 from server.scheduling.priority import Priority
@@ -48,6 +49,7 @@ class Scheduler(Generic[T]):
         self._next_deadline = float("inf")
         self._cancelled = False
         self._owed_to_batch = 0.0
+        self._last: Batch[T] | None = None
 
     def add_model(self, model: Hashable, *, capacity: int, max_rows: int) -> None:
         """Accept rows of a model with at most `capacity` active rows, `max_rows` of them in a call."""
@@ -85,7 +87,10 @@ class Scheduler(Generic[T]):
 
     def turn_of(self, row: T) -> Turn:
         """Return the place in the order that a row gets if it is submitted now."""
-        seconds = self._cost.row_seconds(row.model, row.path, row.calls_left, 1)
+
+        def seconds() -> float:
+            return self._cost.row_seconds(row.model, row.path, row.calls_left, 1)
+
         rank = self._policy.rank(row.arrival, row.deadline, seconds)
         return Turn(row.priority is Priority.BATCH, rank, next(self._numbers))
 
@@ -110,30 +115,46 @@ class Scheduler(Generic[T]):
             if now >= row.deadline or row.cancelled
         ]
         for row, _ in dropped:
-            self._models[row.model].remove(row)
+            self.retire(row)
         self._next_deadline = min((row.deadline for _, row in self), default=float("inf"))
         return dropped
 
     def admit(self) -> list[T]:
         """Move waiting rows into free places, in their order; return those rows."""
-        return [row for model in self._models.values() if model.waiting for row in model.admit()]
+        admitted = [row for model in self._models.values() if model.waiting for row in model.admit()]
+        if admitted:
+            self._last = None
+        return admitted
 
-    def batch(self, now: float) -> list[T]:
-        """Return the rows of the next call, which share a model and a lane; empty when none is active."""
+    def batch(self, now: float) -> Batch[T] | None:
+        """Return the rows of the next call, which share a model and a lane; None when none is active."""
+        last = self._last
+        if last is None or not last.stands or self._best(last, is_batch=False) < len(last.rows):
+            last = self._choose(now)
+        if last is not None:
+            self._models[last.model].needed = None
+        return last
+
+    def _choose(self, now: float) -> Batch[T] | None:
+        self._last = None
         models = [model for model in self._models.values() if model.active]
         if not models:
-            return []
+            return None
         first = min(models, key=lambda model: model.active[0][0])
         turn, head = first.active[0]
         if not turn.batch and (owed := self._owed(models)) is not None:
             first, turn, head = owed
-        rows = self._fill(first, turn, head, now)
-        if rows[-1].priority is Priority.BATCH:
+        batch = self._fill(first, turn, head, now)
+        if batch.rows[-1].priority is Priority.BATCH:
             self._owed_to_batch = 0.0
-        return rows
+        elif len(batch.rows) in {first.max_rows, len(first.active)}:
+            # Until a row comes or goes the next call is the same, unless batch rows wait to be owed one.
+            self._last = None if any(model.active[-1][0].batch for model in models) else batch
+        return batch
 
     def retire(self, row: T) -> None:
         """Give a row's place back."""
+        self._last = None
         self._models[row.model].remove(row)
 
     def clear(self) -> list[T]:
@@ -141,6 +162,7 @@ class Scheduler(Generic[T]):
         rows = [row for _, row in self]
         for model in self._models.values():
             model.clear()
+        self._last = None
         return rows
 
     def _owed(self, models: Iterable[Rows[T]]) -> tuple[Rows[T], Turn, T] | None:
@@ -155,7 +177,7 @@ class Scheduler(Generic[T]):
         self._owed_to_batch += BATCH_SHARE
         return min(entries, key=lambda entry: entry[1]) if self._owed_to_batch >= 1 else None
 
-    def _fill(self, model: Rows[T], turn: Turn, head: T, now: float) -> list[T]:
+    def _fill(self, model: Rows[T], turn: Turn, head: T, now: float) -> Batch[T]:
         """Return the rows of a call of the head's lane, or of those that catch up with it."""
         rows = self._mates(model, turn, head)
         if len(rows) < model.max_rows and len(rows) < len(model.active):
@@ -163,13 +185,17 @@ class Scheduler(Generic[T]):
             followers = catch_up.followers_of(rows, peers)[: model.max_rows - len(rows)]
             if catch_up.pays(rows, followers, cost=self._cost, policy=self._policy, now=now):
                 rows = followers
-        head = rows[0]
-        lane, widths = head.lane, [width_of(row.path, head.lane) for row in rows]
-        slack = 0.0 if model.waiting or turn.batch else self._policy.slack
-        rows = rows[: self._cost.best_prefix(head.model, lane, widths, slack=slack)]
-        if not turn.batch and model.active[-1][0].batch:
-            rows += self._riders(model, rows, lane)
-        return rows
+        batch = Batch.of(rows)
+        if (best := self._best(batch, is_batch=turn.batch)) < len(rows):
+            batch = Batch.of(rows[:best])
+        if not turn.batch and model.active[-1][0].batch and (riders := self._riders(model, batch)):
+            batch = Batch.of([*batch.rows, *riders])
+        return batch
+
+    def _best(self, batch: Batch[T], *, is_batch: bool) -> int:
+        """Return how many of the rows, from the first, one call should have; `is_batch`: of batch rows."""
+        slack = 0.0 if is_batch or self._models[batch.model].waiting else self._policy.slack
+        return self._cost.best_prefix(batch.model, batch.lane, batch.widths, slack=slack)
 
     @staticmethod
     def _mates(model: Rows[T], turn: Turn, head: T) -> list[T]:
@@ -183,14 +209,14 @@ class Scheduler(Generic[T]):
                 rows.append(row)
         return rows
 
-    def _riders(self, model: Rows[T], rows: Sequence[T], lane: str) -> list[T]:
+    def _riders(self, model: Rows[T], batch: Batch[T]) -> list[T]:
         """Return the batch rows that may take part in a call of interactive rows."""
-        costs = self._cost.lane(rows[0].model, lane)
-        width = sum(width_of(row.path, lane) for row in rows)
+        lane, width = batch.lane, batch.width
+        costs = self._cost.lane(batch.model, lane)
         limit = FREE_RIDE * costs.seconds(width)
         candidates = [row for turn, row in model.active if turn.batch and row.lane == lane]
         riders: list[T] = []
-        for row in candidates[: model.max_rows - len(rows)]:
+        for row in candidates[: model.max_rows - len(batch.rows)]:
             width += width_of(row.path, lane)
             if self._policy.slack and costs.seconds(width) > limit:
                 break

@@ -20,10 +20,10 @@ from server.errors import DeadlineError, EngineFailureError, NotReadyError, Serv
 from server.hosting.version_key import VersionKey
 from server.metrics import Metrics
 from server.scheduling.admission import Admission
+from server.scheduling.batch import Batch
 from server.scheduling.cost import CostModel
 from server.scheduling.meters import Meters
 from server.scheduling.policy import POLICIES, Policy, PolicyName
-from server.scheduling.schedulable import width_of
 from server.scheduling.scheduler import Drop, Scheduler
 from server.scheduling.ticket import Image, Ticket
 from server.tracing.journal import Call
@@ -63,7 +63,9 @@ class Worker:
         self._engines: dict[VersionKey, Engine[Any]] = {}
         self._meters: dict[VersionKey, Meters] = {}
         self._free_at = 0.0
-        self._wake = threading.Condition()
+        self._finished: list[tuple[Ticket, Image]] = []
+        self._lock = threading.RLock()
+        self._wake = threading.Condition(self._lock)  # To take the lock through it takes longer.
         self._leaving: dict[VersionKey, Future[None]] = {}
         self._stopping = False
         # A daemon, so that an engine call that never returns cannot keep the process alive.
@@ -75,7 +77,7 @@ class Worker:
 
     def stop(self, timeout_s: float) -> None:
         """End after the engine call in progress, waiting at most `timeout_s`; unfinished tickets fail."""
-        with self._wake:
+        with self._lock:
             self._stopping = True
             self._wake.notify()
         self._thread.join(timeout_s)
@@ -91,7 +93,7 @@ class Worker:
         Raises:
             ValueError: `model` has an engine.
         """
-        with self._wake:
+        with self._lock:
             if model in self._engines:
                 raise ValueError(f"{model} has an engine; detach it first")
             self._engines[model] = engine
@@ -103,7 +105,7 @@ class Worker:
     def detach(self, model: VersionKey) -> Future[None]:
         """Let go of a model's engine once all its rows are done; the caller submits no more of them."""
         future: Future[None] = Future()
-        with self._wake:
+        with self._lock:
             if self._stopping:
                 future.cancel()
             else:
@@ -120,7 +122,7 @@ class Worker:
             NotReadyError: the version has no engine.
             EngineFailureError: the engine thread has ended.
         """
-        with self._wake:
+        with self._lock:
             if self._stopping:
                 raise EngineFailureError("the engine has stopped")
             if any(ticket.model not in self._engines for ticket in tickets):
@@ -141,13 +143,13 @@ class Worker:
 
     def backlog_s(self) -> float:
         """Estimate the seconds until every row now in front is done; 0 before anything was measured."""
-        with self._wake:
+        with self._lock:
             return self._admission.pending_s()
 
     def turn(self) -> None:
         """Let go of what is idle, drop what nobody wants, admit what has a place, make one engine call."""
         now = self._clock()
-        with self._wake:
+        with self._lock:
             self._let_go()
             dropped = self._scheduler.drop(now)
             admitted = self._scheduler.admit()
@@ -155,16 +157,18 @@ class Worker:
             self._discard(ticket, reason)
         for ticket in admitted:
             self._open(ticket)
-        with self._wake:
+        with self._lock:
             batch = self._scheduler.batch(now)
         if batch:
-            self._start(batch, now)
+            self._start(batch.rows, now)
             self._advance(batch, now)
+        if not self._scheduler.busy:
+            self._deliver()
 
     def _run(self) -> None:
         try:
             while True:
-                with self._wake:
+                with self._lock:
                     self._wake.wait_for(lambda: self._stopping or self._leaving or self._scheduler.busy)
                     if self._stopping:
                         return
@@ -176,7 +180,8 @@ class Worker:
 
     def _abandon(self) -> None:
         """Fail whatever is left and refuse whatever still comes."""
-        with self._wake:
+        self._deliver()
+        with self._lock:
             self._stopping = True
             for ticket in self._scheduler.clear():
                 _refuse(ticket, EngineFailureError("the engine has stopped"))
@@ -185,11 +190,7 @@ class Worker:
 
     def _let_go(self) -> None:
         """Forget the engines that are to leave and have no row. Between two turns no row is half released."""
-        idle = [
-            model
-            for model in self._leaving
-            if not self._scheduler.waiting(model) and not self._scheduler.active(model)
-        ]
+        idle = [model for model in self._leaving if not self._scheduler.models[model]]
         for model in idle:
             self._scheduler.remove_model(model)
             self._cost.forget(model)
@@ -204,36 +205,44 @@ class Worker:
         except Exception as error:
             self._fail([ticket], error)
 
-    def _start(self, batch: Sequence[Ticket], now: float) -> None:
+    def _start(self, tickets: Sequence[Ticket], now: float) -> None:
         """Note when each row first takes part in a call: an open row may still wait for its lane."""
-        for ticket in batch:
+        for ticket in tickets:
             if ticket.started is None:
                 ticket.started = now
                 self._meters[ticket.model].start(now - ticket.arrival)
 
-    def _advance(self, batch: Sequence[Ticket], turned: float) -> None:
-        model, lane = batch[0].model, batch[0].lane
-        costs, width = self._cost.lane(model, lane), sum(width_of(ticket.path, lane) for ticket in batch)
+    def _advance(self, batch: Batch[Ticket], turned: float) -> None:
+        tickets, lane, width = batch.rows, batch.lane, batch.width
+        model = tickets[0].model
+        costs = self._cost.lane(model, lane)
+        self._deliver()
         started = self._clock()
         self._free_at = started + costs.seconds(width)
         try:
-            self._engines[model].step([ticket.row for ticket in batch])
+            self._engines[model].step([ticket.row for ticket in tickets])
         except Exception as error:
-            self._fail(batch, error)
+            self._fail(tickets, error)
             return
         seconds = self._clock() - started
         slots = costs.slots(width)
-        self._meters[model].call(lane, rows=len(batch), width=width, slots=slots, seconds=seconds)
-        for ticket in batch:
+        self._meters[model].call(lane, rows=len(tickets), width=width, slots=slots, seconds=seconds)
+        for ticket in tickets:
             if ticket.journal is not None:
-                ticket.journal.calls.append(Call(lane, len(batch), started, started + seconds))
+                ticket.journal.calls.append(Call(lane, len(tickets), started, started + seconds))
             if ticket.calls_left == 0:
                 self._finish(ticket)
-        with self._wake:  # What comes with a call is part of what it costs; previews come with few.
+        with self._lock:  # What comes with a call is part of what it costs; previews come with few.
             costs.observe(width, self._clock() - turned)
-        for ticket in batch:
-            if ticket.previews is not None and ticket.row is not None:
-                ticket.previews.offer(self._engines[model], ticket.row, started + seconds)
+        watched = [
+            (ticket.previews, ticket.row)
+            for ticket in tickets
+            if ticket.previews is not None and ticket.row is not None
+        ]
+        if watched:
+            self._deliver()  # A preview may take as long as a call.
+        for previews, row in watched:
+            previews.offer(self._engines[model], row, started + seconds)
 
     def _finish(self, ticket: Ticket) -> None:
         if ticket.journal is not None:
@@ -247,9 +256,19 @@ class Worker:
         self._admission.learn(ticket, now)
         if ticket.expected is not None:
             self._meters[ticket.model].finish(now - ticket.expected)
-        if ticket.future.set_running_or_notify_cancel():
-            ticket.future.set_result(image)
+        self._finished.append((ticket, image))
         self._release(ticket)
+
+    def _deliver(self) -> None:
+        """Hand finished images over.
+
+        Whoever waits for one wakes up and wants Python's lock, which is free as soon as a call begins. Woken
+        before, it would go to sleep again, and a processor that has slept is slow for a while.
+        """
+        for ticket, image in self._finished:
+            if ticket.future.set_running_or_notify_cancel():
+                ticket.future.set_result(image)
+        self._finished.clear()
 
     def _fail(self, tickets: Sequence[Ticket], error: Exception) -> None:
         name, version = tickets[0].model
@@ -271,7 +290,7 @@ class Worker:
             self._scheduler.note_cancelled()
 
     def _release(self, ticket: Ticket) -> None:
-        with self._wake:
+        with self._lock:
             self._scheduler.retire(ticket)
         if ticket.row is not None:
             self._engines[ticket.model].close(ticket.row)
