@@ -234,15 +234,12 @@ class Worker:
                 self._finish(ticket)
         with self._lock:  # What comes with a call is part of what it costs; previews come with few.
             costs.observe(width, self._clock() - turned)
-        watched = [
-            (ticket.previews, ticket.row)
-            for ticket in tickets
-            if ticket.previews is not None and ticket.row is not None
-        ]
+        watched = [(each.previews, each.row) for each in tickets if each.previews is not None]
         if watched:
             self._deliver()  # A preview may take as long as a call.
         for previews, row in watched:
-            previews.offer(self._engines[model], row, started + seconds)
+            if row is not None:
+                previews.offer(self._engines[model], row, started + seconds)
 
     def _finish(self, ticket: Ticket) -> None:
         if ticket.journal is not None:
