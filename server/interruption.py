@@ -44,7 +44,7 @@ class Interruption:
 
 
 class TimeLimit(Interruption):
-    """A block that may take so long; `asyncio.timeout` would take ten times as long itself."""
+    """A block that may take so long."""
 
     __slots__ = ("_late", "_seconds", "_timer")
 

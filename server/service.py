@@ -160,7 +160,7 @@ class Service:
         return [await pictures[0]] if len(pictures) == 1 else await asyncio.gather(*pictures)
 
     async def _picture(self, ticket: Ticket, image_format: ImageFormat, watcher: Watcher | None) -> Picture:
-        image = await ticket.image()
+        image = await asyncio.wrap_future(ticket.future)
         height, width, _ = image.shape
         if ticket.journal is not None:
             ticket.journal.encoding = self._clock()

@@ -83,11 +83,11 @@ class JobRows:
     async def _image(self, plan: JobPlan, place: int, ticket: Ticket) -> Image:
         for pause_s in RETRIES_S:
             try:
-                return await ticket.image()
+                return await asyncio.wrap_future(ticket.future)
             except EngineFailureError:
                 await asyncio.sleep(pause_s)
                 [ticket] = await self._submit(plan, [place])
-        return await ticket.image()
+        return await asyncio.wrap_future(ticket.future)
 
     async def _submit(self, plan: JobPlan, places: Sequence[int]) -> list[Ticket]:
         """Queue rows as soon as there is room; requests of clients do not wait for it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -63,29 +62,6 @@ class Ticket:
     started: float | None = None
     finished: float | None = None
 
-    async def image(self) -> Image:
-        """Wait for the pixels on an event loop; cancelled, cancel `future`.
-
-        `asyncio.wrap_future` does the same for any two futures and takes three times as long.
-
-        Raises:
-            ServeError: there will be none.
-        """
-        loop = asyncio.get_running_loop()
-        done = loop.create_future()
-
-        def tell(_: Future[Image]) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_wake, done)
-
-        self.future.add_done_callback(tell)
-        try:
-            await done
-        except asyncio.CancelledError:
-            self.future.cancel()
-            raise
-        return self.future.result()
-
     @property
     def cancelled(self) -> bool:
         """Whether whoever waited has left."""
@@ -100,8 +76,3 @@ class Ticket:
     def calls_left(self) -> int:
         """Engine calls that are still to be made."""
         return sum(leg.calls for leg in self.path) if self.row is None else self.row.calls_left
-
-
-def _wake(done: asyncio.Future[None]) -> None:
-    if not done.done():
-        done.set_result(None)
